@@ -31,7 +31,6 @@ class RequestInbox:
     """
 
     def __init__(self, broker: Connection, names: Names) -> None:
-        self._broker = broker
         self._channel: Any = broker.channel()
         self._queue = names.new_queue(names.cancellations)
         self._bind_queue(names)
@@ -55,7 +54,7 @@ class RequestInbox:
         Raises:
             KombuError, AMQPError, OSError: the connection has ended.
         """
-        for message in receive_all(self._broker, self._channel, self._queue, no_ack=True):
+        for message in receive_all(self._channel, self._queue, no_ack=True):
             try:
                 self._add(Cancellation.decode(message.body))
             except ValueError as exc:

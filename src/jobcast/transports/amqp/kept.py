@@ -14,18 +14,22 @@ from kombu.entity import Queue
 from kombu.exceptions import KombuError
 
 from jobcast.aio import jittered
+from jobcast.transports.amqp.connection import ANSWER_TIMEOUT
 
 T = TypeVar("T")
 
 READ_TRIES: Final = 50  # attempts while another process reads
 READ_DELAY: Final = 0.1  # seconds between two attempts
-DELIVERY_TIMEOUT: Final = 1.0  # seconds; messages may expire while they are counted
 
 logger = logging.getLogger(__name__)
 
 
 class OthersReading(KombuError):
     """Other processes keep reading a queue."""
+
+
+class MessagesWithheld(KombuError):
+    """The broker counts messages in a queue, and does not deliver them."""
 
 
 def read_kept(
@@ -64,7 +68,7 @@ def _read(broker: Connection, queue: Queue, decode: Callable[[bytes | str], T]) 
     channel: Any = broker.channel()
     queue(channel).declare()
     found = []
-    for message in receive_all(broker, channel, queue.name):
+    for message in receive_all(channel, queue.name):
         try:
             found.append(decode(message.body))
         except ValueError as exc:
@@ -74,35 +78,29 @@ def _read(broker: Connection, queue: Queue, decode: Callable[[bytes | str], T]) 
     return found
 
 
-def receive_all(
-    broker: Connection, channel: Any, queue: str, *, no_ack: bool = False
-) -> list[Message]:
+def receive_all(channel: Any, queue: str, *, no_ack: bool = False) -> list[Message]:
     """Return all messages that a queue has now, the oldest first.
 
+    A slow broker delays the answer. It does not shorten the list: the answer to a cancelled
+    consumer comes from the queue, after all deliveries.
+
     Args:
-        broker: a connection.
-        channel: a channel of the connection.
+        channel: a channel.
         queue: the name of the queue.
         no_ack: whether to remove the messages from the queue.
 
     Raises:
-        KombuError, AMQPError, OSError: the connection has ended.
+        KombuError, AMQPError, OSError: the connection has ended, or the broker withholds messages.
     """
     messages: list[Message] = []
-    count = channel.queue_declare(queue, passive=True).message_count
-    if count:
+    received_at = time.monotonic()
+    while count := channel.queue_declare(queue, passive=True).message_count:
+        before = len(messages)
         # Messages that a consumer gets come faster than those that are fetched one by one.
         tag = channel.basic_consume(queue, no_ack=no_ack, callback=messages.append)
-        while len(messages) < count and _drain(broker):
-            pass
         channel.basic_cancel(tag)
+        if len(messages) > before:
+            received_at = time.monotonic()
+        elif time.monotonic() - received_at > ANSWER_TIMEOUT:
+            raise MessagesWithheld(f"the broker does not deliver {count} messages of {queue}")
     return messages
-
-
-def _drain(broker: Connection) -> bool:
-    """Receive a message. Return whether there was one in time."""
-    try:
-        broker.drain_events(timeout=DELIVERY_TIMEOUT)
-    except TimeoutError:
-        return False
-    return True

@@ -10,9 +10,11 @@ from contextlib import asynccontextmanager
 import pytest
 from kombu.connection import Connection
 
+from jobcast.errors import PublishFailed
 from jobcast.events import JobStatus
 from jobcast.testing import new_job_id
 from jobcast.transports import Message, Origin, Outgoing, Run
+from jobcast.transports.amqp import inbox
 from jobcast.transports.amqp.cancellation import CancelRequest
 from jobcast.transports.amqp.names import REQUEST_KEY, Names
 from jobcast.transports.amqp.publisher import KombuPublisher
@@ -108,6 +110,48 @@ async def test_publisher_learns_of_many_requests_at_once(rabbitmq: RabbitMQ, nam
         publisher.publish([status(job_id, "started", RUN)])
     publisher.close()
     assert [cancellation.job_id for cancellation in seen] == [jobs[0], jobs[-1]]
+
+
+async def test_publish_succeeds_while_another_process_reads_the_kept_requests(
+    rabbitmq: RabbitMQ,
+    names: Names,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inbox, "READ_TRIES", 3)
+    seen, job_id = list[Cancellation](), new_job_id()
+    keep(rabbitmq.url, names, request(job_id).encode())
+    publisher = KombuPublisher(rabbitmq.url, prefix=names.prefix)
+    publisher.on_cancelled = seen.append
+    with Connection(rabbitmq.url) as reader:
+        reader.channel().queue_declare(names.reading(names.cancellations), exclusive=True)
+        for _ in range(2):
+            publisher.publish([status(job_id, "started", RUN)])
+    assert seen == []
+    assert caplog.text.count("reading them with the next status") == 1
+    publisher.publish([status(job_id, "started", RUN)])
+    assert [cancellation.job_id for cancellation in seen] == [job_id]
+    publisher.close()
+
+
+async def test_lost_queue_for_requests_is_not_taken_for_a_lost_exchange(
+    rabbitmq: RabbitMQ, names: Names
+) -> None:
+    seen, job_id = list[Cancellation](), new_job_id()
+    publisher = KombuPublisher(rabbitmq.url, prefix=names.prefix)
+    publisher.on_cancelled = seen.append
+    async with sources(rabbitmq.url, names, 1):
+        await asyncio.to_thread(publisher.publish, [status(new_job_id(), "started", RUN)])
+        assert publisher._inbox is not None
+        publisher._inbox._channel.queue_delete(publisher._inbox._queue)
+        batch = [status(job_id, "started", RUN)]
+        with pytest.raises(PublishFailed, match="could not read the requests to cancel jobs"):
+            await asyncio.to_thread(publisher.publish, batch)
+        assert publisher._audience._missing_since is None
+        keep(rabbitmq.url, names, request(job_id).encode())
+        await asyncio.to_thread(publisher.publish, batch)
+        assert [cancellation.job_id for cancellation in seen] == [job_id]
+    await asyncio.to_thread(publisher.close)
 
 
 async def test_request_takes_effect_in_all_processes_with_the_same_sending(

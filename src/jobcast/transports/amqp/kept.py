@@ -33,7 +33,11 @@ class MessagesWithheld(KombuError):
 
 
 def read_kept(
-    broker: Connection, queue: Queue, lock: str, decode: Callable[[bytes | str], T]
+    broker: Connection,
+    queue: Queue,
+    lock: str,
+    decode: Callable[[bytes | str], T],
+    tries: int = READ_TRIES,
 ) -> list[T]:
     """Return the decoded messages of a queue, the oldest first. Blocks for a bounded time.
 
@@ -44,28 +48,32 @@ def read_kept(
         queue: the queue; it is declared.
         lock: the name of an exclusive queue that serves as a lock.
         decode: parses the body of a message. Messages for which it raises ValueError are removed.
+        tries: the number of attempts while other processes read.
 
     Raises:
-        KombuError, AMQPError, OSError: the broker is unreachable, or other processes keep reading.
+        OthersReading: other processes keep reading.
+        KombuError, AMQPError, OSError: the broker is unreachable.
     """
-    for _ in range(READ_TRIES):
-        locked = broker.channel()
+    for attempt in range(tries):
+        if attempt:
+            time.sleep(jittered(READ_DELAY, 0.5, 1.5))
+        locked: Any = broker.channel()
         try:
             locked.queue_declare(lock, exclusive=True)
         except ResourceLocked:  # it has closed the channel
-            time.sleep(jittered(READ_DELAY, 0.5, 1.5))
             continue
+        channel: Any = broker.channel()
         try:
-            return _read(broker, queue, decode)
+            return _read(channel, queue, decode)
         finally:
             if broker.connected:
+                channel.close()  # returns the unacknowledged messages to the queue
                 locked.queue_delete(lock)
                 locked.close()
     raise OthersReading(f"other processes are reading {queue.name}")
 
 
-def _read(broker: Connection, queue: Queue, decode: Callable[[bytes | str], T]) -> list[T]:
-    channel: Any = broker.channel()
+def _read(channel: Any, queue: Queue, decode: Callable[[bytes | str], T]) -> list[T]:
     queue(channel).declare()
     found = []
     for message in receive_all(channel, queue.name):
@@ -74,7 +82,6 @@ def _read(broker: Connection, queue: Queue, decode: Callable[[bytes | str], T]) 
         except ValueError as exc:
             logger.warning("ignored a message of %s that is not jobcast's: %s", queue.name, exc)
             channel.basic_ack(message.delivery_tag)
-    channel.close()  # returns the unacknowledged messages to the queue
     return found
 
 

@@ -10,10 +10,12 @@ from typing import Any
 from amqp.exceptions import AccessRefused
 from kombu.connection import Connection
 
+from jobcast.transports.amqp.cancellation import CancelRequest
 from jobcast.transports.amqp.kept import READ_TRIES, OthersReading, read_kept, receive_all
 from jobcast.transports.amqp.names import REQUEST_KEY, Names
 from jobcast.transports.base import Outgoing
 from jobcast.transports.cancellation import MAX_KEPT, Cancellation
+from jobcast.transports.runs import first_sending
 
 logger = logging.getLogger(__name__)
 
@@ -24,7 +26,8 @@ class RequestInbox:
     The broker answers for no record, so the order of messages has to. A server process passes a
     request to all inboxes, and to the queue of kept requests, before it lets the request take
     effect by a message among the events. If that message precedes a ``started`` event, then the
-    request is in the inbox when the broker has confirmed the event.
+    request is in the inbox when the broker has confirmed the event. A request that has no effect is
+    in the inbox until the process withdraws it.
 
     An inbox uses a connection of its publisher, and its thread.
 
@@ -39,7 +42,8 @@ class RequestInbox:
         self._queue = names.new_queue(names.cancellations)
         self._has_kept = False
         self._tries = READ_TRIES  # to read the kept requests, the next time
-        self._requests: OrderedDict[str, Cancellation] = OrderedDict()  # by job id
+        # By job and first sending, and by the id of the request. Requests can race.
+        self._requests: OrderedDict[tuple[str, str], dict[str, Cancellation]] = OrderedDict()
 
     def open(self) -> None:
         """Receive requests from now on.
@@ -77,7 +81,7 @@ class RequestInbox:
             self._read_kept()
         for message in receive_all(self._channel, self._queue, no_ack=True):
             try:
-                self._add(Cancellation.decode(message.body))
+                self._add(CancelRequest.decode(message.body))
             except ValueError as exc:
                 logger.warning(
                     "ignored a message of %s that is not jobcast's: %s", self._queue, exc
@@ -88,7 +92,7 @@ class RequestInbox:
         kept = self._names.kept_requests()
         tries, self._tries = self._tries, 1  # later attempts do not delay runs
         try:
-            requests = read_kept(self._broker, kept, lock, Cancellation.decode, tries)
+            requests = read_kept(self._broker, kept, lock, CancelRequest.decode, tries)
         except OthersReading as exc:
             logger.log(
                 logging.WARNING if tries > 1 else logging.DEBUG,
@@ -101,12 +105,19 @@ class RequestInbox:
             self._add(request)
 
     def find(self, outgoing: Outgoing) -> Cancellation | None:
-        """Return the request that covers the run of an event."""
-        request = self._requests.get(outgoing.job_id)
-        return request if request is not None and request.covers(outgoing.run) else None
+        """Return the first request that covers the run of an event."""
+        found = self._requests.get((outgoing.job_id, first_sending(outgoing.run.sending)))
+        return next(iter(found.values())) if found else None
 
-    def _add(self, request: Cancellation) -> None:
-        self._requests[request.job_id] = request
-        self._requests.move_to_end(request.job_id)
+    def _add(self, request: CancelRequest) -> None:
+        cancellation = request.cancellation
+        key = cancellation.job_id, first_sending(cancellation.sending)
+        found = self._requests.pop(key, {})
+        if request.is_withdrawn:
+            found.pop(request.id, None)
+        else:
+            found[request.id] = cancellation
+        if found:
+            self._requests[key] = found
         while len(self._requests) > MAX_KEPT:
             self._requests.popitem(last=False)

@@ -212,11 +212,22 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
             PublishFailed: the broker may not have accepted the request.
         """
         if request.takes_effect:
-            kept = self._names.kept_requests()
-            self._send_control(
-                kept, request.cancellation.encode(), PERSISTENT, routing_key=REQUEST_KEY
-            )
-        self._send_control(self._names.events_exchange(), request.encode(), PERSISTENT, type=CANCEL)
+            self._pass_to_workers(request)
+        delivery_mode = PERSISTENT if request.takes_effect else TRANSIENT
+        exchange = self._names.events_exchange()
+        self._send_control(exchange, request.encode(), delivery_mode, type=CANCEL)
+
+    def withdraw_cancellation(self, request: CancelRequest) -> None:
+        """Let the publishers of runs forget a request that had no effect.
+
+        Raises:
+            PublishFailed: the broker may not have accepted the message.
+        """
+        self._pass_to_workers(request.withdrawal)
+
+    def _pass_to_workers(self, request: CancelRequest) -> None:
+        kept = self._names.kept_requests()
+        self._send_control(kept, request.encode(), PERSISTENT, routing_key=REQUEST_KEY)
 
     def announce_cancellation(self, cancellation: Cancellation) -> None:
         """Tell every worker process of an accepted request.

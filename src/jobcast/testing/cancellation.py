@@ -370,6 +370,24 @@ class CancellationContract(TransportContract):
             assert answer == REQUESTED or raced in heard, number
 
     @on_both_ends
+    async def test_request_after_the_end_does_not_cancel_a_redelivered_run(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        """Requests race with results. A client that is answered "already ended" has no effect."""
+        seen = _notices(ends)
+        for number in range(RACES):
+            raced = f"{job_id}-{number}"
+            await _begin(ends, started(raced), run=FIRST)
+            cancelling = asyncio.create_task(cancel(ends, raced))
+            await asyncio.sleep(number % 10 / 1000)
+            await _publish(ends, completed(raced), run=FIRST)
+            answer = await cancelling
+            await _publish(ends, started(raced), run=REDELIVERED)
+            heard = {notice.job_id for notice in seen}
+            assert answer in (REQUESTED, ALREADY_ENDED)
+            assert (raced in heard) == (answer == REQUESTED), number
+
+    @on_both_ends
     async def test_new_publisher_learns_at_the_start_of_a_cancelled_run(
         self, ends: Ends, job_id: str
     ) -> None:

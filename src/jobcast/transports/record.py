@@ -135,7 +135,8 @@ class Record:
         answer = self.cancel_answer
         if answer is not None:
             return answer, []
-        self.cancellation = structs.replace(cancellation, sending=self.sending)
+        sending = self.sending or cancellation.sending
+        self.cancellation = structs.replace(cancellation, sending=sending)
         self._request, self._ending = cancellation.request_head, cancellation.ending_head
         if self._is_running:
             messages, terminates = [self._append_request("")], self.info.terminates

@@ -23,14 +23,16 @@ from jobcast.transports.amqp.publisher import KombuPublisher
 from jobcast.transports.amqp.revocations import read_revocations
 from jobcast.transports.base import FeedChange, Message, Outgoing, Retention, Snapshot
 from jobcast.transports.canary import Canary, NotReceiving
-from jobcast.transports.cancellation import CancelAnswer, Cancellation
+from jobcast.transports.cancellation import KEPT_FOR, CancelAnswer, Cancellation
 from jobcast.transports.leases import Finding, InMemoryLeases, Lease, LeaseTimeouts
 from jobcast.transports.local_feeds import Change, LocalFeeds
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.record import Records
 from jobcast.transports.revocations import Revocation
+from jobcast.transports.runs import first_sending
 from jobcast.transports.socketio_managers import AsyncJobEventManagerMixin
 
+CANCEL_MESSAGES: Final = (False, True, True)  # which take effect; the last one for a job sent again
 CANCEL_TIMEOUT: Final = 5.0  # seconds until a request has come back from the broker
 START_TIMEOUT: Final = 5.0  # seconds that a subscription waits for the broker
 MAX_SILENCE: Final = 1 / 3  # of a lease; while the broker is silent for longer, no lease expires
@@ -179,13 +181,16 @@ class KombuSource:
 
     async def cancel(self, cancellation: Cancellation) -> CancelAnswer:
         await self._wait_online()
-        answer = await self._request_cancellation(CancelRequest.of(cancellation))
-        while isinstance(answer, Cancellation):  # its sending is that of the record
-            request = CancelRequest.of(answer, takes_effect=True)
-            answer = await self._request_cancellation(request)
-        return answer
+        for takes_effect in CANCEL_MESSAGES:
+            answer = await self._request_cancellation(cancellation, takes_effect=takes_effect)
+            if isinstance(answer, CancelAnswer):
+                return answer
+            cancellation = answer
+        raise TransportUnavailable("the job was sent again meanwhile; repeat the request")
 
-    async def _request_cancellation(self, request: CancelRequest) -> CancelAnswer | Cancellation:
+    async def _request_cancellation(
+        self, cancellation: Cancellation, *, takes_effect: bool
+    ) -> CancelAnswer | Cancellation:
         """Send a request to all processes, and return this process's answer.
 
         The request follows all events that were published before.
@@ -193,6 +198,8 @@ class KombuSource:
         Returns:
             The answer, or a cancellation with the sending that the request has to name.
         """
+        sender = self._cancel_publisher.publisher_id
+        request = CancelRequest.of(cancellation, sender, takes_effect=takes_effect)
         answer: asyncio.Future[CancelAnswer | Cancellation] = (
             asyncio.get_running_loop().create_future()
         )
@@ -217,12 +224,38 @@ class KombuSource:
                 "ignored a message on %s that is not jobcast's: %s", self._names.events, exc
             )
             return
-        if self._seen_requests.add(request.id):
+        is_own = request.sender == self._cancel_publisher.publisher_id
+        if (is_own or request.takes_effect) and self._seen_requests.add(request.id):
             answer = self._answer(request)
-            waiting = self._requests.get(request.id)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(answer)
-                self._announce_accepted(request.cancellation.job_id, answer)
+            if is_own:
+                self._return_answer(request, answer)
+
+    def _return_answer(self, request: CancelRequest, answer: CancelAnswer | Cancellation) -> None:
+        """Tell the workers and the client about a request of this process."""
+        is_accepted = isinstance(answer, CancelAnswer) and answer.is_accepted
+        if request.takes_effect and not is_accepted:
+            self._resuming.spawn(self._withdraw(request, answer))
+            return
+        self._finish(request, answer)
+        self._announce_accepted(request.cancellation.job_id, answer)
+
+    def _finish(self, request: CancelRequest, answer: CancelAnswer | Cancellation) -> None:
+        waiting = self._requests.get(request.id)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
+
+    async def _withdraw(self, request: CancelRequest, answer: CancelAnswer | Cancellation) -> None:
+        """Withdraw a request that had no effect, and then return the answer."""
+        try:
+            async with self._cancelling:
+                await asyncio.to_thread(self._cancel_publisher.withdraw_cancellation, request)
+        except TransportUnavailable as exc:
+            logger.warning(
+                "job %s: could not withdraw a request to cancel it that had no effect (%s); for"
+                " %d h, it interrupts a redelivered run", request.cancellation.job_id, exc,
+                KEPT_FOR // 3600,
+            )  # fmt: skip
+        self._finish(request, answer)
 
     def _answer(self, request: CancelRequest) -> CancelAnswer | Cancellation:
         """Cancel the job if the request names the current sending."""
@@ -231,7 +264,9 @@ class KombuSource:
         if answer is not None:
             return answer
         sending = self._records.sending_of(job_id)
-        if not request.takes_effect or request.cancellation.sending != sending:
+        # A record that began with an event without a run has no sending.
+        is_covered = first_sending(sending) in ("", first_sending(request.cancellation.sending))
+        if not (request.takes_effect and is_covered):
             return structs.replace(request.cancellation, sending=sending)
         answer, messages = self._records.cancel(request.cancellation)
         self._send(job_id, messages)

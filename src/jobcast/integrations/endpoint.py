@@ -177,13 +177,7 @@ class Endpoint:
             headers["Content-Type"] = JSON
         request = Request(f"{self._server_url}{path}", data=body, headers=headers)  # noqa: S310
         try:
-            with _opener.open(request, timeout=PROXY_TIMEOUT) as response:
-                return Answer(response.status, response.read())
-        except HTTPError as exc:
-            with exc:
-                if exc.code < HTTPStatus.BAD_REQUEST:
-                    return unavailable()
-                return Answer(exc.code, exc.read(), exc.headers.get_content_type())
+            return _read_answer(request)
         except (OSError, HTTPException):  # urllib raises the latter for an incomplete answer
             return unavailable()
 
@@ -196,6 +190,22 @@ class Endpoint:
             return settings.client_url
         host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104
         return f"http://{host}:{settings.port}{settings.path_prefix}"
+
+
+def _read_answer(request: Request) -> Answer:
+    """Return the answer to a request.
+
+    Raises:
+        OSError, HTTPException: there is none, or it is incomplete.
+    """
+    try:
+        with _opener.open(request, timeout=PROXY_TIMEOUT) as response:
+            return Answer(response.status, response.read())
+    except HTTPError as exc:
+        with exc:
+            if exc.code < HTTPStatus.BAD_REQUEST:
+                return unavailable()
+            return Answer(exc.code, exc.read(), exc.headers.get_content_type())
 
 
 def signed_out() -> Answer:

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, structs
+from msgspec import UNSET, UnsetType, structs
 
 from jobcast.errors import TransportUnavailable
 from jobcast.events import JobComplete, JobError, JobStatus
@@ -316,6 +316,25 @@ class CancellationContract(TransportContract):
         assert payload_of((await ends.source.snapshot(job_id)).events[-1])["by"] == "bob"
 
     @on_both_ends
+    async def test_request_for_another_owner_cancels_nothing(self, ends: Ends, job_id: str) -> None:
+        """The id is used again while the rights of the subject are checked."""
+        unowned = new_job_id()
+        await _begin(ends, queued(unowned), run=SENT)
+        await ends.publish(queued(job_id), origin=Origin("alice", SENT))
+        await ends.wait_stored(job_id, 1)
+        assert await cancel(ends, unowned, owner="alice") == JOB_NOT_FOUND
+        assert await cancel(ends, unowned, owner=None) == CANCELLED
+        for owner in ("bob", "", None):
+            assert await cancel(ends, job_id, owner=owner) == JOB_NOT_FOUND, owner
+        assert (await ends.source.snapshot(job_id)).seq == 1
+        await ends.publish(started(job_id), origin=Origin("bob", Run("bb", 1, "d9")))
+        await until(lambda: _is_in_state(ends, job_id, "started"))
+        assert await cancel(ends, job_id, owner="alice") == JOB_NOT_FOUND
+        assert (await ends.source.snapshot(job_id)).state == "started"
+        assert await cancel(ends, job_id, owner="bob") == REQUESTED
+        assert await cancel(ends, job_id, owner="alice") == JOB_NOT_FOUND
+
+    @on_both_ends
     async def test_feeds_show_cancelled_jobs(self, ends: Ends, job_id: str) -> None:
         other = new_job_id()
         await _begin(ends, described(queued(job_id), tags=(job_id,)), run=SENT)
@@ -570,11 +589,17 @@ class InterruptedCancellationContract(InterruptionContract, CancellationContract
 
 
 async def cancel(
-    ends: Ends, job_id: str, *, by: str | None = None, message: str = ""
+    ends: Ends,
+    job_id: str,
+    *,
+    by: str | None = None,
+    message: str = "",
+    owner: str | UnsetType | None = UNSET,
 ) -> CancelAnswer:
     """Cancel a job like a server process."""
     assert isinstance(ends.source, SupportsCancellation)
-    return await ends.source.cancel(Cancellation(job_id=job_id, by=by, message=message))
+    request = Cancellation(job_id=job_id, by=by, message=message, owner=owner)
+    return await ends.source.cancel(request)
 
 
 def stalled(job_id: str) -> JobStatus:

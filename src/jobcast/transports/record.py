@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from typing import Final
 
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from jobcast.events import (
     INFO,
@@ -119,9 +119,10 @@ class Record:
         """The sending of the current run, which a request to cancel the job covers."""
         return "" if self.runs.current is None else self.runs.current.sending
 
-    @property
-    def cancel_answer(self) -> CancelAnswer | None:
-        """The answer to a request that has no effect; None if it would have one."""
+    def cancel_answer(self, cancellation: Cancellation) -> CancelAnswer | None:
+        """Return the answer to a request that has no effect; None if it would have one."""
+        if not cancellation.applies_to(self.owner):
+            return CancelAnswer(outcome="job_not_found")
         if self.has_ended:
             return CancelAnswer(outcome="already_ended")
         if not self.info.cancellable:
@@ -132,11 +133,11 @@ class Record:
 
     def cancel(self, cancellation: Cancellation) -> tuple[CancelAnswer, list[Message]]:
         """Cancel the current sending, and return the answer and the messages about it."""
-        answer = self.cancel_answer
+        answer = self.cancel_answer(cancellation)
         if answer is not None:
             return answer, []
         sending = self.sending or cancellation.sending
-        self.cancellation = structs.replace(cancellation, sending=sending)
+        self.cancellation = structs.replace(cancellation, sending=sending, owner=UNSET)
         self._request, self._ending = cancellation.request_head, cancellation.ending_head
         if self._is_running:
             messages, terminates = [self._append_request("")], self.info.terminates
@@ -345,10 +346,12 @@ class Records:
         self._put_back(outgoing.job_id, record, before)
         return messages
 
-    def cancel_answer(self, job_id: str) -> CancelAnswer | None:
+    def cancel_answer(self, cancellation: Cancellation) -> CancelAnswer | None:
         """Return the answer to a request that has no effect; None if it would have one."""
-        record = self.get(job_id)
-        return CancelAnswer(outcome="job_not_found") if record is None else record.cancel_answer
+        record = self.get(cancellation.job_id)
+        if record is None:
+            return CancelAnswer(outcome="job_not_found")
+        return record.cancel_answer(cancellation)
 
     def sending_of(self, job_id: str) -> str:
         """Return the sending of a job's current run; an empty text if there is none."""

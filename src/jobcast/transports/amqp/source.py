@@ -260,7 +260,7 @@ class KombuSource:
     def _answer(self, request: CancelRequest) -> CancelAnswer | Cancellation:
         """Cancel the job if the request names the current sending."""
         job_id = request.cancellation.job_id
-        answer = self._records.cancel_answer(job_id)
+        answer = self._records.cancel_answer(request.cancellation)
         if answer is not None:
             return answer
         sending = self._records.sending_of(job_id)

@@ -15,11 +15,13 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import Lock
 from typing import Any, Final, TypeVar
 
 from jobcast.errors import JobCancelled
+from jobcast.events import now
 from jobcast.publishing.run_reporter import RunReporter
-from jobcast.transports.cancellation import DEFAULT_MESSAGE, Cancellation
+from jobcast.transports.cancellation import DEFAULT_MESSAGE, KEPT_FOR, MAX_KEPT, Cancellation
 
 T = TypeVar("T")
 
@@ -258,11 +260,39 @@ def find_cancelled(exc: BaseException) -> JobCancelled | None:
     return None
 
 
+class KnownRequests:
+    """The latest requests that this process has learned of. Any thread may call the methods."""
+
+    def __init__(self) -> None:
+        self._requests: dict[str, Cancellation] = {}
+        self.reset_lock()
+
+    def reset_lock(self) -> None:
+        """Replace the lock, which another thread may have held during a fork."""
+        self._lock = Lock()
+
+    def add(self, cancellation: Cancellation) -> None:
+        with self._lock:
+            self._requests.pop(cancellation.job_id, None)
+            self._requests[cancellation.job_id] = cancellation
+            if len(self._requests) > MAX_KEPT:
+                del self._requests[next(iter(self._requests))]
+
+    def find(self, run: CancellableRun) -> Cancellation | None:
+        """Return the request that covers a run."""
+        found = self._requests.get(run.job_id)
+        if found is None or not found.covers(run.origin.run):
+            return None
+        # The record of the job, and so the request, may have expired since.
+        return found if (now() - found.requested_at).total_seconds() < KEPT_FOR else None
+
+
 class ActiveRuns:
     """The runs of this process that can be cancelled. Any thread may call the methods."""
 
     def __init__(self) -> None:
         self._runs: dict[int, CancellableRun] = {}
+        self.known = KnownRequests()
         self.generation = 0  # changes whenever a run begins
 
     def __len__(self) -> int:
@@ -272,14 +302,20 @@ class ActiveRuns:
         return id(run) in self._runs
 
     def enter(self, run: CancellableRun) -> None:
+        """Add a run, and cancel it if a request that came before its start covers it."""
         self._runs[id(run)] = run
         self.generation += 1
+        known = self.known.find(run)
+        if known is not None:
+            run.cancel_run(known)
 
     def leave(self, run: CancellableRun) -> None:
         self._runs.pop(id(run), None)
 
     def cancel(self, cancellation: Cancellation) -> None:
-        """Interrupt the runs that a request covers."""
+        """Interrupt the runs that a request covers, now or when they begin."""
+        if cancellation.outcome != "already_ended":
+            self.known.add(cancellation)
         for run in [*self._runs.values()]:
             if run.job_id == cancellation.job_id and cancellation.covers(run.origin.run):
                 run.cancel_run(cancellation)
@@ -309,3 +345,4 @@ def stop_observing(observe: Callable[[Cancellation], None]) -> None:
 
 
 os.register_at_fork(after_in_child=_observers.clear)
+os.register_at_fork(after_in_child=active_runs.known.reset_lock)

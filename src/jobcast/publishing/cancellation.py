@@ -40,8 +40,8 @@ class CancellableRun(RunReporter):
     # A slot is read fast. Further attributes in the dictionary would exceed its fast size, and slow
     # progress() down.
     __slots__ = (
-        "_callbacks", "_cancellation", "_in_body", "_root_tasks", "_shields", "cancelled",
-        "handled_at_start", "is_start_confirmed",
+        "_callbacks", "_cancellation", "_confirms_start", "_in_body", "_root_tasks", "_shields",
+        "cancelled", "handled_at_start", "is_start_confirmed",
     )  # fmt: skip
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -51,6 +51,7 @@ class CancellableRun(RunReporter):
         self.is_start_confirmed = False  # the store has the run's start, or will not need it
         self._cancellation: Cancellation | None = None
         self._in_body = False  # cancellation points raise in the task's own code only
+        self._confirms_start = False  # waits for the store's answer to the run's start
         self._callbacks: deque[Callable[[], object]] = deque()
         self._root_tasks: list[_RootTask] = []  # of run_async
         self._shields: list[object] = []
@@ -78,7 +79,11 @@ class CancellableRun(RunReporter):
         A request can then have ended the job in the store while the run went on.
         """
         if self._in_body and not self.is_start_confirmed:
-            self.is_start_confirmed = self.settle()
+            self._confirms_start = True
+            try:
+                self.is_start_confirmed = self.settle()
+            finally:
+                self._confirms_start = False
             self.check_cancelled()
 
     @contextmanager
@@ -135,8 +140,11 @@ class CancellableRun(RunReporter):
             coroutine.close()
 
     def cancel_run(self, cancellation: Cancellation) -> None:
-        """Interrupt the run at its next cancellation point. Any thread may call this."""
-        if self.cancelled or self.ended:
+        """Interrupt the run at its next cancellation point. Any thread may call this.
+
+        The body of a job that cannot be cancelled is not interrupted.
+        """
+        if self.cancelled or self.ended or self._is_protected:
             return
         self._cancellation = cancellation
         self.cancelled = True
@@ -157,6 +165,14 @@ class CancellableRun(RunReporter):
             yield
         finally:
             self._in_body = False
+
+    @property
+    def _is_protected(self) -> bool:
+        """Whether requests have no effect: the task is not cancellable, and its body has begun.
+
+        A request that ended the job before its start is obeyed, because no event follows its end.
+        """
+        return self._in_body and not (self._info.cancellable or self._confirms_start)
 
     @property
     def in_body(self) -> bool:
@@ -314,8 +330,8 @@ class ActiveRuns:
 
     def cancel(self, cancellation: Cancellation) -> None:
         """Interrupt the runs that a request covers, now or when they begin."""
-        if cancellation.outcome != "already_ended":
-            self.known.add(cancellation)
+        if cancellation.outcome in ("cancelled", "requested"):
+            self.known.add(cancellation)  # others may have no effect in the end
         for run in [*self._runs.values()]:
             if run.job_id == cancellation.job_id and cancellation.covers(run.origin.run):
                 run.cancel_run(cancellation)

@@ -100,6 +100,8 @@ class CancelRequests:
 
     def _schedule_grace(self, request: JobRequest, cancellation: Cancellation) -> None:
         """Start the grace of a run when it has begun."""
+        if request.time_start and not request.task.cancellable:
+            return  # the body is not interrupted
         request.cancellation = cancellation
         request.call_when_accepted(partial(self._accepted, request, cancellation))
 
@@ -141,7 +143,7 @@ class CancelRequests:
 
     def _start_grace(self, request: JobRequest) -> None:
         """Terminate a run if it goes on after its grace."""
-        if request.is_over:
+        if request.is_over or not request.task.cancellable:
             return
         grace = request.task.cancel_grace
         logger.info(

@@ -15,11 +15,13 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import Lock
 from typing import Any, Final, TypeVar
 
 from jobcast.errors import JobCancelled
+from jobcast.events import now
 from jobcast.publishing.run_reporter import RunReporter
-from jobcast.transports.cancellation import DEFAULT_MESSAGE, Cancellation
+from jobcast.transports.cancellation import DEFAULT_MESSAGE, KEPT_FOR, MAX_KEPT, Cancellation
 
 T = TypeVar("T")
 
@@ -38,8 +40,8 @@ class CancellableRun(RunReporter):
     # A slot is read fast. Further attributes in the dictionary would exceed its fast size, and slow
     # progress() down.
     __slots__ = (
-        "_callbacks", "_cancellation", "_in_body", "_root_tasks", "_shields", "cancelled",
-        "handled_at_start", "is_start_confirmed",
+        "_callbacks", "_cancellation", "_confirms_start", "_in_body", "_root_tasks", "_shields",
+        "cancelled", "handled_at_start", "is_start_confirmed",
     )  # fmt: skip
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -49,6 +51,7 @@ class CancellableRun(RunReporter):
         self.is_start_confirmed = False  # the store has the run's start, or will not need it
         self._cancellation: Cancellation | None = None
         self._in_body = False  # cancellation points raise in the task's own code only
+        self._confirms_start = False  # waits for the store's answer to the run's start
         self._callbacks: deque[Callable[[], object]] = deque()
         self._root_tasks: list[_RootTask] = []  # of run_async
         self._shields: list[object] = []
@@ -76,7 +79,11 @@ class CancellableRun(RunReporter):
         A request can then have ended the job in the store while the run went on.
         """
         if self._in_body and not self.is_start_confirmed:
-            self.is_start_confirmed = self.settle()
+            self._confirms_start = True
+            try:
+                self.is_start_confirmed = self.settle()
+            finally:
+                self._confirms_start = False
             self.check_cancelled()
 
     @contextmanager
@@ -133,8 +140,11 @@ class CancellableRun(RunReporter):
             coroutine.close()
 
     def cancel_run(self, cancellation: Cancellation) -> None:
-        """Interrupt the run at its next cancellation point. Any thread may call this."""
-        if self.cancelled or self.ended:
+        """Interrupt the run at its next cancellation point. Any thread may call this.
+
+        The body of a job that cannot be cancelled is not interrupted.
+        """
+        if self.cancelled or self.ended or self._is_protected:
             return
         self._cancellation = cancellation
         self.cancelled = True
@@ -155,6 +165,14 @@ class CancellableRun(RunReporter):
             yield
         finally:
             self._in_body = False
+
+    @property
+    def _is_protected(self) -> bool:
+        """Whether requests have no effect: the task is not cancellable, and its body has begun.
+
+        A request that ended the job before its start is obeyed, because no event follows its end.
+        """
+        return self._in_body and not (self._info.cancellable or self._confirms_start)
 
     @property
     def in_body(self) -> bool:
@@ -258,11 +276,39 @@ def find_cancelled(exc: BaseException) -> JobCancelled | None:
     return None
 
 
+class KnownRequests:
+    """The latest requests that this process has learned of. Any thread may call the methods."""
+
+    def __init__(self) -> None:
+        self._requests: dict[str, Cancellation] = {}
+        self.reset_lock()
+
+    def reset_lock(self) -> None:
+        """Replace the lock, which another thread may have held during a fork."""
+        self._lock = Lock()
+
+    def add(self, cancellation: Cancellation) -> None:
+        with self._lock:
+            self._requests.pop(cancellation.job_id, None)
+            self._requests[cancellation.job_id] = cancellation
+            if len(self._requests) > MAX_KEPT:
+                del self._requests[next(iter(self._requests))]
+
+    def find(self, run: CancellableRun) -> Cancellation | None:
+        """Return the request that covers a run."""
+        found = self._requests.get(run.job_id)
+        if found is None or not found.covers(run.origin.run):
+            return None
+        # The record of the job, and so the request, may have expired since.
+        return found if (now() - found.requested_at).total_seconds() < KEPT_FOR else None
+
+
 class ActiveRuns:
     """The runs of this process that can be cancelled. Any thread may call the methods."""
 
     def __init__(self) -> None:
         self._runs: dict[int, CancellableRun] = {}
+        self.known = KnownRequests()
         self.generation = 0  # changes whenever a run begins
 
     def __len__(self) -> int:
@@ -272,14 +318,20 @@ class ActiveRuns:
         return id(run) in self._runs
 
     def enter(self, run: CancellableRun) -> None:
+        """Add a run, and cancel it if a request that came before its start covers it."""
         self._runs[id(run)] = run
         self.generation += 1
+        known = self.known.find(run)
+        if known is not None:
+            run.cancel_run(known)
 
     def leave(self, run: CancellableRun) -> None:
         self._runs.pop(id(run), None)
 
     def cancel(self, cancellation: Cancellation) -> None:
-        """Interrupt the runs that a request covers."""
+        """Interrupt the runs that a request covers, now or when they begin."""
+        if cancellation.outcome in ("cancelled", "requested"):
+            self.known.add(cancellation)  # others may have no effect in the end
         for run in [*self._runs.values()]:
             if run.job_id == cancellation.job_id and cancellation.covers(run.origin.run):
                 run.cancel_run(cancellation)
@@ -309,3 +361,4 @@ def stop_observing(observe: Callable[[Cancellation], None]) -> None:
 
 
 os.register_at_fork(after_in_child=_observers.clear)
+os.register_at_fork(after_in_child=active_runs.known.reset_lock)

@@ -247,6 +247,28 @@ def test_a_cancelled_message_in_the_queue_of_the_pool_is_posted_when_its_run_beg
     assert posted(board) == [request.id]
 
 
+@pytest.mark.parametrize("is_cancellable", [True, False])
+@pytest.mark.parametrize("has_begun", [True, False])
+def test_the_run_of_a_job_that_cannot_be_cancelled_is_not_terminated(
+    app: Celery, consumer: Any, is_cancellable: bool, has_begun: bool
+) -> None:
+    timers: list[Any] = []
+    consumer.timer.call_after = lambda *call: timers.append(call)
+
+    @app.task(base=ProgressTask, shared=False, cancellable=is_cancellable)
+    def task() -> None: ...
+
+    message = send(task)
+    request = receive(task, message)
+    pass_to_pool(request)
+    if has_begun:
+        accept(request)
+    CancelRequests(consumer).learn(covering(message, "requested"))
+    if not has_begun:
+        accept(request)
+    assert bool(timers) == is_cancellable
+
+
 def test_a_run_that_begins_while_the_request_waits_for_the_loop_is_asked_to_stop(
     task: Any, consumer: Any, board: NoticeBoard
 ) -> None:

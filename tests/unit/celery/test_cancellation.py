@@ -184,13 +184,19 @@ def cancelled_job(broker: MemoryBroker) -> str:
     return queued.job_id
 
 
+@pytest.mark.parametrize("is_cancellable", [True, False])
 @pytest.mark.parametrize("ending", ["fails", "retries", "retries by itself", "returns"])
 def test_a_run_whose_start_is_confirmed_at_its_end_is_cancelled(
-    app: Celery, cancelled_job: str, confirm_start: Callable[[], None], ending: str
+    app: Celery,
+    cancelled_job: str,
+    confirm_start: Callable[[], None],
+    ending: str,
+    is_cancellable: bool,
 ) -> None:
     runs: list[str] = []
+    options = {"cancellable": is_cancellable, "autoretry_for": (OSError,)}
 
-    @app.task(base=ProgressTask, bind=True, shared=False, autoretry_for=(OSError,))
+    @app.task(base=ProgressTask, bind=True, shared=False, **options)
     def task(self: ProgressTask) -> None:
         runs.append(ending)
         confirm_start()

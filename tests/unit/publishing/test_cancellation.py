@@ -6,18 +6,20 @@ import asyncio
 import logging
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from contextvars import copy_context
+from datetime import timedelta
 from threading import Thread
 from typing import Any
 
 import pytest
 
 from jobcast import JobCancelled, current_job, open_job
-from jobcast.events import JobError, JobLog, JobProgress
-from jobcast.publishing import runtime
-from jobcast.publishing.cancellation import active_runs, find_cancelled, learn
+from jobcast.events import JobError, JobInfo, JobLog, JobProgress, now
+from jobcast.publishing import cancellation, runtime
+from jobcast.publishing.cancellation import KnownRequests, active_runs, find_cancelled, learn
 from jobcast.publishing.job import NO_JOB, Job
+from jobcast.transports import Origin, Run
 from jobcast.transports.cancellation import Cancellation
 from jobcast.transports.memory import MemoryBroker
 from tests.support import new_id, wait_for
@@ -203,6 +205,61 @@ def test_other_jobs_and_sendings_are_not_affected(job: Job) -> None:
     learn(Cancellation(job_id=job.job_id, sending="another"))
     learn(Cancellation(job_id=new_id()))
     assert not job.cancelled
+
+
+@pytest.mark.parametrize(
+    ("options", "is_cancelled"), [
+        ({}, True),
+        ({"sending": "another"}, False),
+        ({"requested_at": now() - timedelta(days=2)}, False),
+        ({"outcome": None}, False),
+        ({"outcome": "already_ended"}, False),
+    ], ids=["covered", "other sending", "expired", "not accepted yet", "ended"],
+)  # fmt: skip
+def test_a_request_that_precedes_the_start_cancels_the_run(
+    kept: Kept, options: dict[str, Any], is_cancelled: bool
+) -> None:
+    """The run has waited for a free thread, and the store may not answer when it begins."""
+    job = Job(kept, new_id(), origin=Origin(run=Run("first", 1, "delivery")))
+    defaults = {"job_id": job.job_id, "sending": "first", "outcome": "cancelled"}
+    learn(Cancellation(**{**defaults, **options}))
+    job.become_current()
+    assert job.cancelled == is_cancelled
+    with pytest.raises(JobCancelled) if is_cancelled else nullcontext(), job.body():
+        assert not is_cancelled
+    job.restore_outer()
+
+
+def test_the_body_of_a_job_that_cannot_be_cancelled_is_not_interrupted(job: Job) -> None:
+    """RabbitMQ's store may refuse a request that the worker has received."""
+    called: list[str] = []
+    job.info = JobInfo(cancellable=False)
+    job.is_start_confirmed = True
+    job.on_cancel(lambda: called.append("callback"))
+    cancel(job)
+    for point in POINTS.values():
+        point(job)
+    job.confirm_start()
+    assert (job.cancelled, called) == (False, [])
+
+
+def test_a_request_that_ended_the_job_before_its_start_skips_any_body(kept: Kept) -> None:
+    job = Job(kept, new_id())
+    job.info = JobInfo(cancellable=False)
+    job.become_current()
+    cancel(job)
+    with pytest.raises(JobCancelled), job.body():
+        raise AssertionError
+    job.restore_outer()
+
+
+def test_the_known_requests_are_bounded(kept: Kept, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cancellation, "MAX_KEPT", 3)
+    known = KnownRequests()
+    jobs = [Job(kept, new_id()) for _ in range(4)]
+    for job in [*jobs, jobs[1]]:
+        known.add(Cancellation(job_id=job.job_id))
+    assert [known.find(job) is not None for job in jobs] == [False, True, True, True]
 
 
 def test_no_point_raises_outside_of_the_body(kept: Kept) -> None:

@@ -497,6 +497,19 @@ test("a request to cancel a job is repeated after temporary failures", async () 
   expect(server.cancelRequests).toHaveLength(4);
 });
 
+test("a request to cancel a job is not repeated for another user", async () => {
+  let user = "ada";
+  const client = createClient(() => tokenOf(user));
+  server.cancel = () => {
+    user = "bob";
+    client.reconnect();
+    return { status: 503, code: "unavailable", headers: { "Retry-After": "0" } };
+  };
+  const refused = { name: "CancelRefused", code: "token_subject" };
+  await expect(client.cancel("a")).rejects.toMatchObject(refused);
+  expect(server.cancelRequests.map(({ token }) => token)).toEqual([tokenOf("ada")]);
+});
+
 test("a request to cancel a job replaces a refused token once", async () => {
   const tokens = () => server.cancelRequests.map(({ token }) => token);
   server.cancel = ({ token }) =>

@@ -32,6 +32,7 @@ export class HttpJobClient implements JobHost, StreamHost, HttpCancelHost {
   readonly tokens: TokenCache | null;
   readonly connectionError = null;
   connectionState: ConnectionState = "idle";
+  subjectChanges = 0;
   readonly #options: HttpJobClientOptions;
   readonly #frames = new FrameScheduler();
   readonly #followedJobs = new Map<string, Job>();
@@ -133,6 +134,7 @@ export class HttpJobClient implements JobHost, StreamHost, HttpCancelHost {
 
   /** The next requests belong to another user, who may not see what the previous one saw. */
   #forgetJobs(): void {
+    this.subjectChanges += 1;
     this.#stopStreams(); // they bring messages with the previous user's token
     for (const job of this.#followedJobs.values()) {
       job.reset();

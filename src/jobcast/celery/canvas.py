@@ -60,22 +60,13 @@ def fail_steps(app: Celery, steps: Iterable[Any] | None, body: Any, owner: str |
                 job.fail(StepFailed(), requires="pending")
 
 
-def mark_replacement(app: Celery, signature: Any, name: str, sending: str) -> Any:
-    """Mark the signature that replaces a task, so that its last step publishes for the job.
+def find_last_step(app: Celery, signature: Any) -> tuple[Any, Any]:
+    """Return the signature that replaces a task, and its last step, which ends the task's job.
 
-    A request to cancel the job covers that step, too, if its task is a followed one.
-
-    Args:
-        app: the Celery application of the tasks.
-        signature: the replacement, which gets the job's id. Its task need not be a followed one.
-        name: the name of the replaced task.
-        sending: the sending of the replaced task's run; empty if it is unknown.
-
-    Returns:
-        The marked signature.
+    A group gets a last step, as in Celery's ``Task.replace``.
     """
     if isinstance(signature, group):
-        signature |= app.tasks["celery.accumulate"].s(index=0)  # as in Celery's Task.replace
+        signature |= app.tasks["celery.accumulate"].s(index=0)
     last = signature
     while isinstance(last, _chain | _chord):
         if isinstance(last, _chord):
@@ -85,14 +76,27 @@ def mark_replacement(app: Celery, signature: Any, name: str, sending: str) -> An
             if isinstance(last.tasks[-1], group):
                 last.tasks[-1] |= app.tasks["celery.accumulate"].s(index=0)
             last = last.tasks[-1]
+    return signature, last
+
+
+def mark_last_step(app: Celery, last: Any, name: str, sending: str) -> None:
+    """Mark the last step of a replacement, so that it publishes for the job of the replaced task.
+
+    Its events belong to the sending of the replaced task: if a request has ended the job, the
+    store drops them.
+
+    Args:
+        app: the Celery application of the tasks.
+        last: the signature of the step. Its task need not be a followed one.
+        name: the name of the replaced task.
+        sending: the sending of the replaced task's run; empty if it is unknown.
+    """
     marks: dict[str, str] = {}
     if not is_followed(app.tasks.get(last.task)):
-        # jobcast cannot stop such a task: a request to cancel the replaced one does not cover it.
         marks[STANDS_IN_HEADER] = name
-    elif sending:
+    if sending:
         marks[SENDING_HEADER] = continuing(sending)
     last.options["headers"] = {**(last.options.get("headers") or {}), **marks}
-    return signature
 
 
 def _jobs_of(signature: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:

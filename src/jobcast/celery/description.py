@@ -68,6 +68,8 @@ def info_of_run(task: Any, followed: Any, headers: Mapping[str, Any]) -> JobInfo
         info = structs.replace(info, terminates=_terminates(followed))
     if task is followed:
         info = with_defaults(info, task, request.args or (), request.kwargs or {})
+    else:
+        info = structs.replace(info, cancellable=False)  # jobcast cannot stop the task
     if not request.is_eager:
         ends = info.cancellable and followed.cancel_grace is not None and pool_terminates()
         info = structs.replace(info, terminates=ends)

@@ -16,7 +16,7 @@ from jobcast.celery import lifecycle as lifecycle  # connects Celery's signals
 from jobcast.celery.apps import enter_call, is_inside_call
 from jobcast.celery.cancel_attributes import check_attributes
 from jobcast.celery.cancelled import cancellable, revoked_if_cancelled
-from jobcast.celery.canvas import mark_replacement
+from jobcast.celery.canvas import find_last_step, mark_last_step
 from jobcast.celery.description import info_of_run
 from jobcast.celery.enqueue import is_followed, sending
 from jobcast.celery.failures import failure_message, original_exception
@@ -291,16 +291,20 @@ class ProgressTask(Task):
 
     def replace(self, sig: Signature) -> Any:
         job, sending = current_job(), ""
+        sig, last = find_last_step(self.app, sig)
         if isinstance(job, Job):
             job.end_if_cancelled()
+            # jobcast cannot stop a task of another class.
+            is_cancellable = is_followed(self.app.tasks.get(last.task))
             # Publish before the replacement is sent, because another worker may finish it at once.
-            job.last_status = job.queued()
+            job.last_status = job.queued(cancellable=is_cancellable)
             job.flush()
             # The store ends a cancelled job as soon as it does not run.
             job.end_if_cancelled()
             job.replaced = True
             sending = job.origin.run.sending
-        return super().replace(mark_replacement(self.app, sig, self.name, sending))
+        mark_last_step(self.app, last, self.name, sending)
+        return super().replace(sig)
 
     def shown_result(self, result: Any) -> Any:
         """Return the result to show to followers, or a description if ``public_result`` raises."""

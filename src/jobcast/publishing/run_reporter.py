@@ -165,10 +165,17 @@ class RunReporter:
             )
         )
 
-    def queued(self) -> Sent | None:
-        """Publish that the task was sent."""
+    def queued(self, *, cancellable: bool = True) -> Sent | None:
+        """Publish that the task was sent.
+
+        Args:
+            cancellable: False if jobcast cannot stop the task; the description may say so, too.
+        """
         self._info = structs.replace(self._info, worker=None)
-        return self._add(JobStatus(job_id=self.job_id, status="queued", **self._description))
+        description = (
+            self._description if cancellable else self._description | {"cancellable": False}
+        )
+        return self._add(JobStatus(job_id=self.job_id, status="queued", **description))
 
     @property
     def _description(self) -> dict[str, Any]:

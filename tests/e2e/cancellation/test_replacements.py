@@ -60,3 +60,17 @@ async def test_a_replacement_that_runs_ends_its_job(here: Harness, kind: str) ->
     assert (await here.alice.transcript.end(job_id))["result"] == "done"
     assert here.steps(job_id) == [*steps, "ran"]
     await here.wait_state(job_id, "SUCCESS")
+
+
+@pytest.mark.parametrize(("kind", "result"), [("task", "done"), ("group", ["done"])])
+async def test_a_job_that_is_replaced_by_plain_tasks_cannot_be_cancelled(
+    here: Harness, kind: str, result: object
+) -> None:
+    queue = new_id("queue")
+    job_id = await here.followed(here.send(jobs.is_replaced_by_plain_tasks, kind, queue))
+    await wait_queued(here, queue)
+    assert here.cancel(job_id).outcome == "not_cancellable"
+    here.consume(queue)
+    assert (await here.alice.transcript.end(job_id))["result"] == result
+    assert here.steps(job_id) == ["began", "ran"]
+    assert here.cancel(job_id).outcome == "already_ended"

@@ -12,6 +12,7 @@ from celery import Celery, signals
 from celery.exceptions import Ignore, Reject, TaskRevokedError
 
 from jobcast import JobCancelled, ProgressTask, current_job
+from jobcast.celery.canvas import mark_last_step
 from jobcast.celery.failures import failure_message, reason_of
 from jobcast.celery.headers import SENDING_HEADER
 from jobcast.events import JobStatus
@@ -158,6 +159,26 @@ def test_a_cancelled_run_is_not_replaced(
     assert task.apply(task_id=job_id).state == "REVOKED"
     assert ended(broker, job_id).state == "cancelled"
     assert runs == ["task"]
+
+
+def test_a_plain_task_that_replaces_a_cancelled_one_publishes_no_second_end(
+    app: Celery, broker: MemoryBroker, cancelled_job: str
+) -> None:
+    """The store may end the job after the replacement is sent."""
+
+    @app.task(base=ProgressTask, shared=False)
+    def task() -> None: ...
+
+    @app.task(shared=False)
+    def plain() -> str:
+        return "ran"
+
+    signature = plain.si()
+    mark_last_step(app, signature, task.name, SENDING)
+    before = broker.snapshot(cancelled_job, None)
+    assert signature.apply(task_id=cancelled_job).get() == "ran"
+    snapshot = ended(broker, cancelled_job)
+    assert (snapshot.state, snapshot.seq) == ("cancelled", before.seq)
 
 
 @pytest.fixture

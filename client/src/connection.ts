@@ -97,6 +97,7 @@ export class ConnectionManager implements Store<Connection> {
   #pendingToken: Promise<string | null> | null = null;
   #mustRenewToken = false; // `retry` was called after the token of this attempt was requested
   readonly #subject = new SubjectWatch();
+  #renewals = 0; // of the token of an open connection
   #cancelRenewal: (() => void) | null = null; // the next attempt to renew the token
   #wasConnected = false;
   #mayReplaceExpiredToken = true; // once per connection: replace an expired token
@@ -375,6 +376,8 @@ export class ConnectionManager implements Store<Connection> {
       return; // the server ends the connection, and identifies the user again at the next one
     }
     this.#cancelRenewal?.();
+    this.#renewals += 1;
+    const renewal = this.#renewals;
     const id = this.#socket?.id;
     const retry = (minimum = 0): void => {
       // If no renewal succeeds, the server ends the connection, and the next one reports why.
@@ -387,7 +390,7 @@ export class ConnectionManager implements Store<Connection> {
       });
     };
     const token = await requestToken(getToken, this.#timers).catch(() => undefined);
-    if (!this.#isCurrentSocket(id)) {
+    if (!this.#isCurrentSocket(id) || renewal !== this.#renewals) {
       return;
     }
     if (token === null) {

@@ -675,6 +675,26 @@ describe("the token", () => {
     stop();
   });
 
+  test("that arrives after a later one has been requested is not used", async () => {
+    const releases: ((token: string | null) => void)[] = [];
+    const client = connect({ getToken: () => new Promise((resolve) => releases.push(resolve)) });
+    const stop = client.job("a").subscribe(() => {});
+    await eventually(() => releases.length === 1, "a call");
+    releases[0]?.("token 1");
+    await joined(client);
+    client.reconnect(); // no user is signed in
+    client.reconnect(); // a user is signed in again
+    await eventually(() => releases.length === 3, "two calls");
+    releases[2]?.("token 3");
+    await eventually(() => server.requestsNamed("refresh_token").length === 1, "a renewal");
+    releases[1]?.(null);
+    publishLine("after both");
+    await until(client.job("a"), (job) => job.logs.length === 1, "a line");
+    expect(client.connection.getSnapshot().state).toBe("connected");
+    expect(server.requestsNamed("refresh_token")).toEqual([{ token: "token 3" }]);
+    stop();
+  });
+
   test("is not sent by a client without tokens, and not renewed", async () => {
     const client = connect({ getToken: null });
     const stop = client.job("a").subscribe(() => {});

@@ -487,7 +487,7 @@ class CancellationContract(TransportContract):
 
 
 class AnsweredCancellationContract(CancellationContract):
-    """The tests for transports whose answers to all events and renewals tell of a cancellation."""
+    """The tests for transports that answer events and renewals with the request in force."""
 
     @on_both_ends
     async def test_publisher_learns_that_its_job_is_cancelled(

@@ -15,6 +15,7 @@ from jobcast.transports.amqp.kept import READ_TRIES, OthersReading, read_kept, r
 from jobcast.transports.amqp.names import REQUEST_KEY, Names
 from jobcast.transports.base import Outgoing
 from jobcast.transports.cancellation import MAX_KEPT, Cancellation
+from jobcast.transports.decoding import decoded
 from jobcast.transports.runs import first_sending
 
 logger = logging.getLogger(__name__)
@@ -80,15 +81,12 @@ class RequestInbox:
         if not self._has_kept:
             self._read_kept()
         for message in receive_all(self._channel, self._queue, no_ack=True):
-            try:
-                self._add(CancelRequest.decode(message.body))
-            except ValueError as exc:
-                logger.warning(
-                    "ignored a message of %s that is not jobcast's: %s", self._queue, exc
-                )
+            request = decoded(CancelRequest.decode, message.body, self._queue)
+            if request is not None:
+                self._add(request)
 
     def _read_kept(self) -> None:
-        lock = self._names.reading(self._names.cancellations)
+        lock = self._names.read_lock(self._names.cancellations)
         kept = self._names.kept_requests()
         tries, self._tries = self._tries, 1  # later attempts do not delay runs
         try:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -15,13 +14,12 @@ from kombu.exceptions import KombuError
 
 from jobcast.aio import jittered
 from jobcast.transports.amqp.connection import ANSWER_TIMEOUT
+from jobcast.transports.decoding import decoded
 
 T = TypeVar("T")
 
 READ_TRIES: Final = 50  # attempts while another process reads
 READ_DELAY: Final = 0.1  # seconds between two attempts
-
-logger = logging.getLogger(__name__)
 
 
 class OthersReading(KombuError):
@@ -77,11 +75,11 @@ def _read(channel: Any, queue: Queue, decode: Callable[[bytes | str], T]) -> lis
     queue(channel).declare()
     found = []
     for message in receive_all(channel, queue.name):
-        try:
-            found.append(decode(message.body))
-        except ValueError as exc:
-            logger.warning("ignored a message of %s that is not jobcast's: %s", queue.name, exc)
+        kept = decoded(decode, message.body, queue.name)
+        if kept is None:
             channel.basic_ack(message.delivery_tag)
+        else:
+            found.append(kept)
     return found
 
 

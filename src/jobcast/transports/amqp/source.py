@@ -24,6 +24,7 @@ from jobcast.transports.amqp.revocations import read_revocations
 from jobcast.transports.base import FeedChange, Message, Outgoing, Retention, Snapshot
 from jobcast.transports.canary import Canary, NotReceiving
 from jobcast.transports.cancellation import KEPT_FOR, CancelAnswer, Cancellation
+from jobcast.transports.decoding import decoded
 from jobcast.transports.leases import Finding, InMemoryLeases, Lease, LeaseTimeouts
 from jobcast.transports.local_feeds import Change, LocalFeeds
 from jobcast.transports.prefix import DEFAULT_PREFIX
@@ -217,12 +218,8 @@ class KombuSource:
             del self._requests[request.id]
 
     def _cancel_received(self, body: bytes | str) -> None:
-        try:
-            request = CancelRequest.decode(body)
-        except ValueError as exc:
-            logger.warning(
-                "ignored a message on %s that is not jobcast's: %s", self._names.events, exc
-            )
+        request = decoded(CancelRequest.decode, body, self._names.events)
+        if request is None:
             return
         is_own = request.sender == self._cancel_publisher.publisher_id
         if (is_own or request.takes_effect) and self._seen_requests.add(request.id):
@@ -311,14 +308,8 @@ class KombuSource:
         return await asyncio.to_thread(read_revocations, self._url, self._names)
 
     def _revocation_received(self, body: bytes | str) -> None:
-        try:
-            revocation = Revocation.decode(body)
-        except ValueError as exc:
-            logger.warning(
-                "ignored a message on %s that is not jobcast's: %s", self._names.revocations, exc
-            )
-            return
-        if self._on_revocation is not None:
+        revocation = decoded(Revocation.decode, body, self._names.revocations)
+        if revocation is not None and self._on_revocation is not None:
             self._on_revocation(revocation)
 
     async def _run_canary(self) -> None:
@@ -348,12 +339,8 @@ class KombuSource:
         return await asyncio.to_thread(self._canary_publisher.send_canary, exchange)
 
     def _leases_received(self, body: bytes | str) -> None:
-        try:
-            update = decode_leases(body)
-        except ValueError as exc:
-            logger.warning(
-                "ignored a message on %s that is not jobcast's: %s", self._names.leases, exc
-            )
+        update = decoded(decode_leases, body, self._names.leases)
+        if update is None:
             return
         if update.seconds is None:
             self._leases.release(update.leases)
@@ -362,14 +349,9 @@ class KombuSource:
             self._announce(announced_again(map(self._cancellation_of, update.leases)))
 
     def _received(self, body: bytes | str) -> None:
-        try:
-            outgoing, publisher = decode(body)
-        except ValueError as exc:
-            logger.warning(
-                "ignored a message on %s that is not jobcast's: %s", self._names.events, exc
-            )
-            return
-        self._held.receive(outgoing, publisher)
+        event = decoded(decode, body, self._names.events)
+        if event is not None:
+            self._held.receive(*event)
 
     def _store(self, outgoing: Outgoing, publisher: str) -> bool:
         """Store an event. Return whether it is part of the record."""

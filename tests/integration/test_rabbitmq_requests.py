@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from queue import Empty, SimpleQueue
 
 import pytest
 from kombu.connection import Connection
@@ -14,6 +16,7 @@ from jobcast.errors import PublishFailed, TransportUnavailable
 from jobcast.events import JobComplete, JobStatus
 from jobcast.testing import new_job_id
 from jobcast.transports import Message, Origin, Outgoing, Run
+from jobcast.transports.amqp import cancellation as control_channel
 from jobcast.transports.amqp import inbox
 from jobcast.transports.amqp.cancellation import CancelRequest
 from jobcast.transports.amqp.names import REQUEST_KEY, Names
@@ -307,3 +310,31 @@ async def test_kept_requests_survive_a_restart_of_the_broker(
     rabbitmq.start()
     rabbitmq.ready()
     assert heard_at_start(rabbitmq.url, names, job_id) == [job_id]
+
+
+def test_subscription_that_is_never_silent_stays(
+    rabbitmq: RabbitMQ,
+    names: Names,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """The broker ends a connection that sends nothing for two intervals of the heartbeat."""
+    monkeypatch.setattr(control_channel, "HEARTBEAT", 1.0)
+    heard = SimpleQueue[Cancellation]()
+    publisher = KombuPublisher(rabbitmq.url, prefix=names.prefix)
+    listener = publisher.listen(heard.put)
+    notice = Cancellation(job_id=new_job_id(), sending="aa", outcome="requested")
+    begin = time.monotonic()
+    while heard.empty():  # the subscription begins in a thread
+        assert time.monotonic() < begin + TIMEOUT
+        publisher.announce_cancellation(notice)
+        with suppress(Empty):
+            heard.put(heard.get(timeout=0.2))
+    end = time.monotonic() + 6.0
+    while time.monotonic() < end:
+        publisher.announce_cancellation(notice)
+        heard.get(timeout=TIMEOUT)
+        time.sleep(0.2)
+    listener.close()
+    publisher.close()
+    assert "lost the subscription" not in caplog.text

@@ -444,9 +444,12 @@ def test_celery_and_the_job_share_one_read_of_the_result_of_a_lost_run(
     app.backend.mark_as_done(request.id, "done")
     reads: list[str] = []
     read = app.backend._get_task_meta_for
-    monkeypatch.setattr(
-        app.backend, "_get_task_meta_for", lambda task_id: reads.append(task_id) or read(task_id)
-    )
+
+    def counted(task_id: str) -> Any:
+        reads.append(task_id)
+        return read(task_id)
+
+    monkeypatch.setattr(app.backend, "_get_task_meta_for", counted)
     try:
         raise WorkerLostError("the child was killed")
     except WorkerLostError:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final
 
 import msgspec
@@ -104,10 +105,10 @@ class KombuListener(ReconnectingListener):
             consumer.consume()
             on_subscribed()
             while not self.is_closed:
-                try:
+                with suppress(TimeoutError):
                     broker.drain_events(timeout=POLL_INTERVAL)
-                except TimeoutError:
-                    broker.heartbeat_check()
+                # This connection sends nothing else, even if it receives all the time.
+                broker.heartbeat_check()
 
     def _received(self, message: Delivery) -> None:
         self.deliver(message.body)

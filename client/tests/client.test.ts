@@ -819,6 +819,8 @@ describe("another user", () => {
   });
   const reconnected = () => eventually(() => server.tokens.length === 2, "another connection");
   const connected = () => until(client.connection, ({ state }) => state === "connected", "success");
+  const secondJoin = () =>
+    eventually(() => server.requestsNamed("join_job")[1], "another request to join");
 
   test("who signs in while the connection is lost sees nothing of the previous one", async () => {
     user = "bob";
@@ -827,7 +829,7 @@ describe("another user", () => {
     await connected();
     expect(server.tokens[1]).toBe(tokenOf("bob"));
     expect(shown()).toEqual({ lines: [], jobs: 0 });
-    expect(server.requestsNamed("join_job")[1]).toEqual({ job_id: "a" });
+    expect(await secondJoin()).toEqual({ job_id: "a" });
   });
 
   test("who signs in while the page is connected gets a connection with reconnect()", async () => {
@@ -857,7 +859,7 @@ describe("another user", () => {
     await reconnected();
     await connected();
     expect(shown()).toEqual({ lines: ["of ada"], jobs: 1 });
-    expect(server.requestsNamed("join_job")[1]).toMatchObject({ after: { seq: 1 } });
+    expect(await secondJoin()).toMatchObject({ after: { seq: 1 } });
   });
 });
 

@@ -16,8 +16,8 @@ from jobcast.errors import PublishFailed, TransportUnavailable
 from jobcast.events import JobComplete, JobStatus
 from jobcast.testing import new_job_id
 from jobcast.transports import Message, Origin, Outgoing, Run
-from jobcast.transports.amqp import cancellation as control_channel
 from jobcast.transports.amqp import inbox
+from jobcast.transports.amqp import listener as control_channel
 from jobcast.transports.amqp.cancellation import CancelRequest
 from jobcast.transports.amqp.names import REQUEST_KEY, Names
 from jobcast.transports.amqp.publisher import KombuPublisher

@@ -1,4 +1,4 @@
-"""Requests to cancel jobs over RabbitMQ: messages to the servers, and the control channel.
+"""Requests to cancel jobs over RabbitMQ, on their way to the server processes.
 
 Each server process has its own records, so a request goes to all of them, in the exchange of the
 events. The process with the client answers by its own record, after the events that precede the
@@ -9,21 +9,14 @@ from __future__ import annotations
 
 import secrets
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
-from kombu.message import Message as Delivery
-from kombu.messaging import Consumer as KombuConsumer
 from msgspec import Struct, structs
 
-from jobcast.transports.amqp.connection import KOMBU_ERRORS, connection
-from jobcast.transports.amqp.names import Names
-from jobcast.transports.cancellation import Cancellation, OnCancellation
-from jobcast.transports.listener import POLL_INTERVAL, ReconnectingListener
+from jobcast.transports.cancellation import Cancellation
 
-HEARTBEAT: Final = 10.0  # seconds
 MAX_SEEN: Final = 1000  # requests that are recognised when the broker delivers them again
 
 
@@ -83,35 +76,6 @@ class SeenRequests:
         if len(self._ids) > MAX_SEEN:
             self._ids.popitem(last=False)
         return True
-
-
-class KombuListener(ReconnectingListener):
-    """A subscription to the control channel in RabbitMQ."""
-
-    errors = KOMBU_ERRORS
-    meanwhile = "the servers repeat requests while their jobs go on"
-
-    def __init__(self, url: str, names: Names, on_cancellation: OnCancellation) -> None:
-        self._url = url
-        self._names = names
-        super().__init__(names.cancellations, on_cancellation)
-
-    def receive(self, on_subscribed: Callable[[], None]) -> None:
-        with connection(self._url, heartbeat=HEARTBEAT) as broker:
-            queues = [self._names.new_notices_queue()]
-            consumer = KombuConsumer(
-                broker.channel(), queues=queues, on_message=self._received, no_ack=True
-            )
-            consumer.consume()
-            on_subscribed()
-            while not self.is_closed:
-                with suppress(TimeoutError):
-                    broker.drain_events(timeout=POLL_INTERVAL)
-                # This connection sends nothing else, even if it receives all the time.
-                broker.heartbeat_check()
-
-    def _received(self, message: Delivery) -> None:
-        self.deliver(message.body)
 
 
 def announced_again(cancellations: Iterable[Cancellation | None]) -> list[Cancellation]:

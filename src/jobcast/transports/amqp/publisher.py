@@ -25,7 +25,7 @@ from msgspec import structs
 from jobcast.errors import PublishFailed
 from jobcast.events import STATUS
 from jobcast.transports.amqp.audience import Audience, ListenersMissing
-from jobcast.transports.amqp.cancellation import CancelRequest, KombuListener
+from jobcast.transports.amqp.cancellation import CancelRequest
 from jobcast.transports.amqp.codec import (
     BIND_AGAIN,
     CANARY,
@@ -44,6 +44,7 @@ from jobcast.transports.amqp.connection import (
 )
 from jobcast.transports.amqp.inbox import RequestInbox
 from jobcast.transports.amqp.latest_numbers import LatestNumbers
+from jobcast.transports.amqp.listener import KombuListener
 from jobcast.transports.amqp.names import NOTICE_KEY, REQUEST_KEY, Names, stock_exchange
 from jobcast.transports.base import Outgoing, Retention
 from jobcast.transports.cancellation import Cancellation, OnCancellation, notify
@@ -251,7 +252,9 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
 
     def listen(self, on_cancellation: OnCancellation) -> KombuListener:
         """Call a function, in a thread of its own, with each accepted request to cancel a job."""
-        return KombuListener(self.url, self._names, on_cancellation)
+        listener = KombuListener(self.url, self._names, on_cancellation)
+        listener.start()
+        return listener
 
     def send_canary(self, exchange: str) -> bool:
         """Send a canary to all listeners of an exchange, and return whether there are any.

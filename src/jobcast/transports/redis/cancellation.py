@@ -17,7 +17,7 @@ from jobcast.transports.cancellation import (
     Cancellation,
     OnCancellation,
 )
-from jobcast.transports.listener import POLL_INTERVAL, ReconnectingListener
+from jobcast.transports.cancellation_listener import POLL_INTERVAL, ReconnectingListener
 from jobcast.transports.redis.lua import script
 from jobcast.transports.redis.names import Keys, Names
 from jobcast.transports.redis.servers import REDIS_ERRORS, Client, Servers
@@ -87,8 +87,8 @@ class RedisListener(ReconnectingListener):
     meanwhile = "until then jobs learn of requests by their events and leases"
 
     def __init__(self, servers: Servers, names: Names, on_cancellation: OnCancellation) -> None:
-        self._servers = servers
         super().__init__(names.cancellations, on_cancellation)
+        self._servers = servers
 
     def receive(self, on_subscribed: Callable[[], None]) -> None:
         client: Any = self._servers.client()

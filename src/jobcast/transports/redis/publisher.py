@@ -343,7 +343,9 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
 
     def listen(self, on_cancellation: OnCancellation) -> RedisListener:
         """Call a function, in a thread of its own, with each accepted request to cancel a job."""
-        return RedisListener(self._servers, self._names, on_cancellation)
+        listener = RedisListener(self._servers, self._names, on_cancellation)
+        listener.start()
+        return listener
 
     def revoke(self, revocation: Revocation) -> None:
         """Store a revocation, and send it to every server process.

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 
 class ReconnectingListener(ABC):
-    """A subscription in a daemon thread of this process.
+    """A subscription in a daemon thread of this process, once it is started.
 
     Attributes:
         errors: the exceptions of a broken connection.
@@ -38,6 +38,9 @@ class ReconnectingListener(ABC):
         self._channel = channel
         self._on_cancellation = on_cancellation
         self._closed = threading.Event()
+
+    def start(self) -> None:
+        """Subscribe, in a thread of its own."""
         threading.Thread(target=self._run, name="jobcast-cancellations", daemon=True).start()
 
     def close(self) -> None:
@@ -68,9 +71,15 @@ class ReconnectingListener(ABC):
 
     def _run(self) -> None:
         backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
+
+        def subscribed() -> None:
+            if backoff.failures:
+                logger.info("subscribed to requests to cancel jobs again")
+            backoff.reset()
+
         while not self.is_closed:
             try:
-                self.receive(backoff.reset)
+                self.receive(subscribed)
             except self.errors as exc:
                 backoff.failed()
                 logger.log(

@@ -12,6 +12,7 @@ import pytest
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
 from celery import VERSION, Celery
+from celery.exceptions import Terminated
 from celery.worker import state
 
 from jobcast import ProgressTask
@@ -468,3 +469,35 @@ def test_celery_counts_the_success_of_an_earlier_sending_as_little_as_the_job_do
 )  # fmt: skip
 def test_a_backend_may_lack_an_address(backend: Any, can_access: bool) -> None:
     assert can_access_results(backend) == can_access
+
+
+def events_of_a_stored_success(task: Any, exc: BaseException) -> tuple[list[Any], bool, bool]:
+    """Return the events of a run that fails after it has stored its success, and its end."""
+    events: list[Any] = []
+    eventer = SimpleNamespace(enabled=True, send=lambda *args, **kw: events.append((args, kw)))
+    message = send(task)
+    request: JobRequest = request_class(task.Request)(
+        message, app=task.app, task=task, eventer=eventer, headers=message.headers, decoded=False
+    )
+    accept(request)
+    task.backend.mark_as_done(request.id, "done")
+    events.clear()
+    try:
+        raise exc
+    except BaseException:
+        request.on_failure(ExceptionInfo())
+    for _, fields in events:
+        assert fields.pop("uuid") == request.id
+    return events, request.acknowledged, request in state.active_requests
+
+
+@celery_reads_success
+def test_a_terminated_run_with_a_stored_success_ends_as_a_lost_one_does(app: Celery) -> None:
+    """A branch of Celery's ``on_failure`` is repeated for terminated runs."""
+
+    @app.task(base=ProgressTask, shared=False, acks_late=True, send_events=True)
+    def task() -> None: ...
+
+    lost = events_of_a_stored_success(task, WorkerLostError("the child was killed"))
+    assert lost == ([(("task-succeeded",), {"result": "'done'", "runtime": None})], True, False)
+    assert events_of_a_stored_success(task, Terminated(15)) == lost

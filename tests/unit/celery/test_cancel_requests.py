@@ -5,13 +5,14 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
-from celery import VERSION, Celery
+from celery import VERSION, Celery, signals
 from celery.exceptions import Terminated
 from celery.worker import state
 
@@ -49,10 +50,15 @@ def task(app: Celery) -> Any:
     return task
 
 
+class Consumer(SimpleNamespace):
+    """An application, a pool, a loop and a timer, as Celery's consumer has."""
+
+    __hash__ = object.__hash__  # it sends signals
+
+
 @pytest.fixture
 def consumer(app: Celery) -> Any:
-    """Return what Celery's consumer has: an application, a pool, a loop and a timer."""
-    return SimpleNamespace(
+    return Consumer(
         app=app,
         pool=SimpleNamespace(is_green=False),
         call_soon=lambda function, *args: function(*args),
@@ -438,9 +444,12 @@ def test_celery_and_the_job_share_one_read_of_the_result_of_a_lost_run(
     app.backend.mark_as_done(request.id, "done")
     reads: list[str] = []
     read = app.backend._get_task_meta_for
-    monkeypatch.setattr(
-        app.backend, "_get_task_meta_for", lambda task_id: reads.append(task_id) or read(task_id)
-    )
+
+    def counted(task_id: str) -> Any:
+        reads.append(task_id)
+        return read(task_id)
+
+    monkeypatch.setattr(app.backend, "_get_task_meta_for", counted)
     try:
         raise WorkerLostError("the child was killed")
     except WorkerLostError:
@@ -501,3 +510,41 @@ def test_a_terminated_run_with_a_stored_success_ends_as_a_lost_one_does(app: Cel
     lost = events_of_a_stored_success(task, WorkerLostError("the child was killed"))
     assert lost == ([(("task-succeeded",), {"result": "'done'", "runtime": None})], True, False)
     assert events_of_a_stored_success(task, Terminated(15)) == lost
+
+
+def test_celery_checks_for_a_revocation_at_arrival_and_before_the_pool_has_the_task(
+    app: Celery, task: Any, consumer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``JobRequest`` takes the check that follows ``task_received`` for the second one."""
+    steps: list[str] = []
+    check = JobRequest.revoked
+
+    def revoked(request: JobRequest) -> bool:
+        steps.append("revoked")
+        return check(request)
+
+    monkeypatch.setattr(JobRequest, "revoked", revoked)
+    consumer.hostname, consumer.connection_errors, consumer.event_dispatcher = "unit", (), None
+    consumer.timer.call_at = consumer.apply_eta_task = None
+    consumer.disable_rate_limits, consumer.task_buckets = True, {task.name: None}
+    consumer.on_task_request = lambda request: request.execute_using_pool(consumer.pool)
+    consumer._limit_task = consumer._limit_post_eta = None
+    consumer.controller = SimpleNamespace(state=SimpleNamespace(revoked=state.revoked))
+    consumer.pool.apply_async = lambda *_, **__: steps.append("in the pool")
+
+    def received(**_: Any) -> None:
+        steps.append("received")
+
+    with connected(signals.task_received, received):
+        message = send(task, expires=TIMEOUT)
+        task.start_strategy(app, consumer)(message, None, print, print, ())
+    assert steps == ["revoked", "received", "revoked", "in the pool"]
+
+
+@contextmanager
+def connected(signal: Any, receiver: Any) -> Iterator[None]:
+    signal.connect(receiver, weak=False)
+    try:
+        yield
+    finally:
+        signal.disconnect(receiver)

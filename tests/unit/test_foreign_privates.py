@@ -211,8 +211,10 @@ def test_the_server_imports_without_uvicorn() -> None:
 
 def test_celery_requests_have_the_attributes_of_their_progress() -> None:
     """``JobRequest`` reads whether the pool has a task, and whether its revocation is announced."""
-    for name in ("_apply_result", "_already_revoked", "time_start"):
+    for name in ("_apply_result", "_already_cancelled", "_already_revoked", "time_start"):
         assert name in vars(Request)
+    for name in ("_connection_errors", "_context"):
+        assert hasattr(Request, name)
     parameters = signature(Request._announce_revoked).parameters
     assert [*parameters] == ["self", "reason", "terminated", "signum", "expired"]
 

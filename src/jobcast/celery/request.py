@@ -313,7 +313,11 @@ class JobRequest(Request):
         return done.timestamp() >= (self.time_start or 0)
 
     def _end_successful(self, success: Mapping[str, Any]) -> None:
-        """End a terminated run that has stored its success, as Celery ends a lost one."""
+        """End a terminated run that has stored its success.
+
+        This repeats what Celery's ``on_failure`` does for a lost run in ``if success_meta``, which
+        a terminated run does not reach.
+        """
         state.task_ready(self, successful=True)
         self.acknowledge()
         self._already_revoked = True  # the loss of the child's process is handled

@@ -5,13 +5,15 @@ from __future__ import annotations
 import multiprocessing
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from billiard.einfo import ExceptionInfo
 from billiard.exceptions import WorkerLostError
-from celery import VERSION, Celery
+from celery import VERSION, Celery, signals
+from celery.exceptions import Terminated
 from celery.worker import state
 
 from jobcast import ProgressTask
@@ -49,10 +51,16 @@ def task(app: Celery) -> Any:
     return task
 
 
+class Consumer:
+    """An application, a pool, a loop and a timer, as Celery's consumer has."""
+
+    def __init__(self, **parts: Any) -> None:
+        vars(self).update(parts)
+
+
 @pytest.fixture
 def consumer(app: Celery) -> Any:
-    """Return what Celery's consumer has: an application, a pool, a loop and a timer."""
-    return SimpleNamespace(
+    return Consumer(
         app=app,
         pool=SimpleNamespace(is_green=False),
         call_soon=lambda function, *args: function(*args),
@@ -478,3 +486,73 @@ def test_celery_counts_the_success_of_an_earlier_sending_as_little_as_the_job_do
 )  # fmt: skip
 def test_a_backend_may_lack_an_address(backend: Any, can_access: bool) -> None:
     assert can_access_results(backend) == can_access
+
+
+def events_of_a_stored_success(task: Any, exc: BaseException) -> tuple[list[Any], bool, bool]:
+    """Return the events of a run that fails after it has stored its success, and its end."""
+    events: list[Any] = []
+    eventer = SimpleNamespace(enabled=True, send=lambda *args, **kw: events.append((args, kw)))
+    message = send(task)
+    request: JobRequest = request_class(task.Request)(
+        message, app=task.app, task=task, eventer=eventer, headers=message.headers, decoded=False
+    )
+    accept(request)
+    task.backend.mark_as_done(request.id, "done")
+    events.clear()
+    try:
+        raise exc
+    except BaseException:
+        request.on_failure(ExceptionInfo())
+    for _, fields in events:
+        assert fields.pop("uuid") == request.id
+    return events, request.acknowledged, request in state.active_requests
+
+
+@celery_reads_success
+def test_a_terminated_run_with_a_stored_success_ends_as_a_lost_one_does(app: Celery) -> None:
+    """A branch of Celery's ``on_failure`` is repeated for terminated runs."""
+
+    @app.task(base=ProgressTask, shared=False, acks_late=True, send_events=True)
+    def task() -> None: ...
+
+    lost = events_of_a_stored_success(task, WorkerLostError("the child was killed"))
+    assert lost == ([(("task-succeeded",), {"result": "'done'", "runtime": None})], True, False)
+    assert events_of_a_stored_success(task, Terminated(15)) == lost
+
+
+def test_celery_checks_for_a_revocation_at_arrival_and_before_the_pool_has_the_task(
+    app: Celery, task: Any, consumer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``JobRequest`` takes the check that follows ``task_received`` for the second one."""
+    steps: list[str] = []
+    check = JobRequest.revoked
+
+    def revoked(request: JobRequest) -> bool:
+        steps.append("revoked")
+        return check(request)
+
+    monkeypatch.setattr(JobRequest, "revoked", revoked)
+    consumer.hostname, consumer.connection_errors, consumer.event_dispatcher = "unit", (), None
+    consumer.timer.call_at = consumer.apply_eta_task = None
+    consumer.disable_rate_limits, consumer.task_buckets = True, {task.name: None}
+    consumer.on_task_request = lambda request: request.execute_using_pool(consumer.pool)
+    consumer._limit_task = consumer._limit_post_eta = None
+    consumer.controller = SimpleNamespace(state=SimpleNamespace(revoked=state.revoked))
+    consumer.pool.apply_async = lambda *_, **__: steps.append("in the pool")
+
+    def received(**_: Any) -> None:
+        steps.append("received")
+
+    with connected(signals.task_received, received):
+        message = send(task, expires=TIMEOUT)
+        task.start_strategy(app, consumer)(message, None, print, print, ())
+    assert steps == ["revoked", "received", "revoked", "in the pool"]
+
+
+@contextmanager
+def connected(signal: Any, receiver: Any) -> Iterator[None]:
+    signal.connect(receiver, weak=False)
+    try:
+        yield
+    finally:
+        signal.disconnect(receiver)

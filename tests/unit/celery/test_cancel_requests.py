@@ -20,7 +20,7 @@ from jobcast import ProgressTask
 from jobcast.celery import cancel_requests
 from jobcast.celery.cancel_requests import CancelRequests
 from jobcast.celery.headers import SENDING_HEADER
-from jobcast.celery.request import JobRequest
+from jobcast.celery.request import JobRequest, request_class
 from jobcast.celery.result_backend import can_access_results
 from jobcast.publishing import notice_board, runtime
 from jobcast.publishing.cancellation import learn

@@ -38,7 +38,7 @@ from jobcast.transports.cancellation import (
 )
 from jobcast.transports.epochs import new_epoch
 from jobcast.transports.history import History
-from jobcast.transports.runs import Runs, Standing
+from jobcast.transports.runs import Run, Runs, Standing
 from jobcast.transports.summaries import summarize, timestamp_of
 
 MAX_RECORDS: Final = 100_000
@@ -119,20 +119,26 @@ class Record:
         """The sending of the current run, which a request to cancel the job covers."""
         return "" if self.runs.current is None else self.runs.current.sending
 
-    @property
-    def cancel_answer(self) -> CancelAnswer | None:
-        """The answer to a request that has no effect; None if it would have one."""
+    def cancel_answer(self, *, is_passed_on: bool = False) -> CancelAnswer | None:
+        """Return the answer to a request that has no effect; None if it would have one.
+
+        Args:
+            is_passed_on: whether the workers have the request. A run that has received it before
+                its body ends, whether or not the job can be cancelled.
+        """
         if self.has_ended:
             return CancelAnswer(outcome="already_ended")
-        if not self.info.cancellable:
+        if not self.info.cancellable and not (is_passed_on and self._is_running):
             return CancelAnswer(outcome="not_cancellable")
         if self.cancellation is not None:
             return CancelAnswer(outcome="requested", terminates=self.info.terminates)
         return None
 
-    def cancel(self, cancellation: Cancellation) -> tuple[CancelAnswer, list[Message]]:
+    def cancel(
+        self, cancellation: Cancellation, *, is_passed_on: bool = False
+    ) -> tuple[CancelAnswer, list[Message]]:
         """Cancel the current sending, and return the answer and the messages about it."""
-        answer = self.cancel_answer
+        answer = self.cancel_answer(is_passed_on=is_passed_on)
         if answer is not None:
             return answer, []
         self.cancellation = structs.replace(cancellation, sending=self.sending)
@@ -344,23 +350,35 @@ class Records:
         self._put_back(outgoing.job_id, record, before)
         return messages
 
-    def cancel_answer(self, job_id: str) -> CancelAnswer | None:
-        """Return the answer to a request that has no effect; None if it would have one."""
+    def cancel_answer(
+        self, job_id: str, passed_on: Cancellation | None = None
+    ) -> CancelAnswer | None:
+        """Return the answer to a request that has no effect; None if it would have one.
+
+        Args:
+            job_id: the id of the job.
+            passed_on: the request, if the workers have it.
+        """
         record = self.get(job_id)
-        return CancelAnswer(outcome="job_not_found") if record is None else record.cancel_answer
+        if record is None:
+            return CancelAnswer(outcome="job_not_found")
+        is_covered = passed_on is not None and passed_on.covers(Run(record.sending))
+        return record.cancel_answer(is_passed_on=is_covered)
 
     def sending_of(self, job_id: str) -> str:
         """Return the sending of a job's current run; an empty text if there is none."""
         record = self.get(job_id)
         return "" if record is None else record.sending
 
-    def cancel(self, cancellation: Cancellation) -> tuple[CancelAnswer, list[Message]]:
+    def cancel(
+        self, cancellation: Cancellation, *, is_passed_on: bool = False
+    ) -> tuple[CancelAnswer, list[Message]]:
         """Cancel a job, and return the answer and the messages about it."""
         record = self._take(cancellation.job_id)
         if record is None:
             return CancelAnswer(outcome="job_not_found"), []
         before = len(record.history)
-        answer, messages = record.cancel(cancellation)
+        answer, messages = record.cancel(cancellation, is_passed_on=is_passed_on)
         self._put_back(cancellation.job_id, record, before)
         return answer, messages
 

@@ -227,13 +227,14 @@ class KombuSource:
     def _answer(self, request: CancelRequest) -> CancelAnswer | Cancellation:
         """Cancel the job if the request names the current sending."""
         job_id = request.cancellation.job_id
-        answer = self._records.cancel_answer(job_id)
+        passed_on = request.cancellation if request.takes_effect else None
+        answer = self._records.cancel_answer(job_id, passed_on)
         if answer is not None:
             return answer
         sending = self._records.sending_of(job_id)
         if not request.takes_effect or request.cancellation.sending != sending:
             return structs.replace(request.cancellation, sending=sending)
-        answer, messages = self._records.cancel(request.cancellation)
+        answer, messages = self._records.cancel(request.cancellation, is_passed_on=True)
         self._send(job_id, messages)
         self._feeds.mark_job(job_id)
         self._refresh_feeds()

@@ -81,12 +81,16 @@ def is_silent(self: ProgressTask, notes: str) -> None:
     self.check_cancelled()
 
 
-@job()
-def ends_when_released(self: ProgressTask, notes: str) -> None:
-    """Run until the test has created a file beside the notes."""
-    note(notes, "began")
+def wait_until_released(notes: str) -> None:
+    """Wait until the test has created a file beside the notes."""
     while not Path(f"{notes}.released").exists():
         time.sleep(0.01)
+
+
+@job()
+def ends_when_released(self: ProgressTask, notes: str) -> None:
+    note(notes, "began")
+    wait_until_released(notes)
     note(notes, "released")
     while not self.cancelled:
         time.sleep(0.01)
@@ -131,7 +135,7 @@ def finishes_after_its_grace(self: ProgressTask, notes: str) -> str:
     note(notes, "began")
     while not self.cancelled:
         time.sleep(0.01)
-    time.sleep(1)
+    wait_until_released(notes)
     return "done"
 
 

@@ -18,6 +18,7 @@ from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
 from jobcast import ProgressTask, current_job
 
+TIME_LIMIT = 4  # seconds; the first run of a process may need some until it begins
 BROKER = os.environ.get("CELERY_BROKER_URL")
 
 app = Celery("endings", broker=BROKER or "memory://", set_as_current=BROKER is not None)
@@ -103,13 +104,13 @@ def retries_in_vain(self: ProgressTask) -> None:
     raise self.retry(exc=ConnectionError("never"))
 
 
-@job(soft_time_limit=1)
+@job(soft_time_limit=TIME_LIMIT)
 def exceeds_softly(self: ProgressTask) -> None:
     begin(self)
     hang()
 
 
-@job(soft_time_limit=1)
+@job(soft_time_limit=TIME_LIMIT)
 def notices_the_limit(self: ProgressTask) -> str:
     begin(self)
     try:
@@ -119,13 +120,14 @@ def notices_the_limit(self: ProgressTask) -> str:
     return ""
 
 
-@job(time_limit=1)
+@job(time_limit=TIME_LIMIT)
 def exceeds(self: ProgressTask) -> None:
     begin(self)
     hang()
 
 
-@job(time_limit=1, acks_late=True, acks_on_timeout=False)
+# Celery has acks_on_timeout since 5.7.
+@job(time_limit=TIME_LIMIT, acks_late=True, acks_on_timeout=False, acks_on_failure_or_timeout=False)
 def exceeds_at_first(self: ProgressTask, marker: str) -> str:
     begin(self)
     if first_time(marker):

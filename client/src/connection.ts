@@ -95,7 +95,9 @@ export class ConnectionManager implements Store<Connection> {
   };
   #socket: Socket | null = null;
   #pendingToken: Promise<string | null> | null = null;
+  #mustRenewToken = false; // `retry` was called after the token of this attempt was requested
   readonly #subject = new SubjectWatch();
+  #renewals = 0; // of the token of an open connection
   #cancelRenewal: (() => void) | null = null; // the next attempt to renew the token
   #wasConnected = false;
   #mayReplaceExpiredToken = true; // once per connection: replace an expired token
@@ -151,6 +153,7 @@ export class ConnectionManager implements Store<Connection> {
     } else if (this.isConnected) {
       void this.#refreshToken();
     } else {
+      this.#mustRenewToken = true;
       this.#retryNow();
     }
   }
@@ -196,6 +199,10 @@ export class ConnectionManager implements Store<Connection> {
       this.#wasConnected = true;
       this.#setState("connected");
       this.#host.onConnect();
+      if (this.#mustRenewToken) {
+        this.#mustRenewToken = false;
+        void this.#refreshToken();
+      }
     });
     socket.on("disconnect", (reason) => {
       const wasStable = this.isConnected && Date.now() - this.#snapshot.since > STABLE_AFTER;
@@ -296,14 +303,10 @@ export class ConnectionManager implements Store<Connection> {
       return;
     }
     const engine = this.#socket?.io.engine;
-    // If the server hung up before an earlier token arrived, use that token now.
-    this.#pendingToken ??= requestToken(getToken, this.#timers);
-    const [token, error] = await this.#pendingToken.then(
-      (token) => [token, null] as const,
-      (error: unknown) => [undefined, error] as const,
-    );
-    const isCurrent = this.#socket !== null && this.#socket.io.engine === engine;
-    if (!isCurrent || engine?.readyState !== "open") {
+    const isCurrent = (): boolean =>
+      this.#socket?.io.engine === engine && engine?.readyState === "open";
+    const [token, error] = await this.#nextToken(getToken, isCurrent);
+    if (!isCurrent()) {
       return;
     }
     this.#pendingToken = null;
@@ -318,8 +321,32 @@ export class ConnectionManager implements Store<Connection> {
     }
   };
 
+  /** Return a token that was requested after the last call of `retry`, or the reason for its absence. */
+  async #nextToken(
+    getToken: GetToken,
+    isCurrent: () => boolean,
+  ): Promise<readonly [token: string | null | undefined, error: unknown]> {
+    for (;;) {
+      if (this.#pendingToken === null) {
+        this.#pendingToken = requestToken(getToken, this.#timers);
+        this.#mustRenewToken = false;
+      }
+      // If the server hung up before an earlier token arrived, use that token now.
+      const pending = this.#pendingToken;
+      const outcome = await pending.then(
+        (token) => [token, null] as const,
+        (error: unknown) => [undefined, error] as const,
+      );
+      if (pending === this.#pendingToken || !isCurrent()) {
+        return outcome;
+      }
+    }
+  }
+
   #noteSubject(token: string): void {
-    if (this.#subject.isChangedBy(token)) {
+    const isOfAnotherUser = this.#subject.changes(token);
+    this.#subject.note(token);
+    if (isOfAnotherUser) {
       this.#host.onSubjectChange();
     }
   }
@@ -349,6 +376,8 @@ export class ConnectionManager implements Store<Connection> {
       return; // the server ends the connection, and identifies the user again at the next one
     }
     this.#cancelRenewal?.();
+    this.#renewals += 1;
+    const renewal = this.#renewals;
     const id = this.#socket?.id;
     const retry = (minimum = 0): void => {
       // If no renewal succeeds, the server ends the connection, and the next one reports why.
@@ -361,7 +390,7 @@ export class ConnectionManager implements Store<Connection> {
       });
     };
     const token = await requestToken(getToken, this.#timers).catch(() => undefined);
-    if (!this.#isCurrentSocket(id)) {
+    if (!this.#isCurrentSocket(id) || renewal !== this.#renewals) {
       return;
     }
     if (token === null) {
@@ -375,7 +404,7 @@ export class ConnectionManager implements Store<Connection> {
     this.request("refresh_token", { token }, (ack) => {
       if (!ack.ok && ack.code === "token_subject") {
         this.#pendingToken = Promise.resolve(token); // another user signed in: reconnect as them
-        this.#subject.isChangedBy(token);
+        this.#subject.note(token);
         this.#host.onSubjectChange();
         this.#socket?.disconnect();
       } else if (!ack.ok) {

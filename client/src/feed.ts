@@ -35,7 +35,7 @@ export class Feed {
   #total: number | null = null;
   #refusal: Problem | null = null;
   /** Why the server refuses the join for now. */
-  #delay: Problem | null = null;
+  #temporaryProblem: Problem | null = null;
 
   /** @param onChange is called after each change of what views show. */
   constructor(name: string, onChange: () => void) {
@@ -53,8 +53,8 @@ export class Feed {
   }
 
   /** Why the server cannot list the jobs at the moment. The join is repeated until it can. */
-  get delay(): Problem | null {
-    return this.#delay;
+  get temporaryProblem(): Problem | null {
+    return this.#temporaryProblem;
   }
 
   /** Whether the list is up to date. */
@@ -118,7 +118,7 @@ export class Feed {
 
   handleAccepted(total: number): void {
     this.#total = total;
-    this.#delay = null;
+    this.#temporaryProblem = null;
     this.#onChange();
   }
 
@@ -136,7 +136,7 @@ export class Feed {
   suspend({ code, message }: Problem): void {
     this.#arriving = null;
     this.#isLive = false;
-    this.#delay = { code, message };
+    this.#temporaryProblem = { code, message };
     this.#onChange();
   }
 
@@ -222,7 +222,7 @@ export class Feed {
 
   #beginSnapshot(): void {
     this.#gone.clear();
-    this.#delay = null;
+    this.#temporaryProblem = null;
     // Without a list to keep, the pages show as they arrive.
     this.#arriving = this.#list.size === 0 ? this.#list : new JobList();
   }
@@ -246,7 +246,7 @@ export class Feed {
 
   #disconnect(): void {
     this.#request = null;
-    this.#delay = null;
+    this.#temporaryProblem = null;
     this.#filter = null;
     this.#arriving = null;
     this.#isLive = false;

@@ -151,7 +151,7 @@ export class FeedView implements FeedStore {
     const status = this.#statusOf(feed);
     const matching = this.#matchingJobs(feed);
     const jobs = matching.length > this.wanted ? matching.slice(0, this.wanted) : matching;
-    const error = feed?.refusal ?? this.#host.connectionProblem ?? feed?.delay ?? null;
+    const error = feed?.refusal ?? this.#host.connectionProblem ?? feed?.temporaryProblem ?? null;
     const hasOlder = feed?.hasOlder ?? false;
     const isComplete = feed?.isCompleteFor(this.filter) ?? false;
     return {

@@ -10,7 +10,8 @@ type MaybeToken = string | null | undefined;
  */
 export type GetToken = () => MaybeToken | Promise<MaybeToken>;
 
-const TOKEN_TIMEOUT = 15_000; // ms within which `getToken` has to settle
+/** The time within which a source of tokens has to settle, in ms. */
+export const TOKEN_TIMEOUT = 15_000;
 
 /**
  * Return the token that `getToken` provides, or null if no user is signed in. The promise rejects if
@@ -55,14 +56,18 @@ function isClaims(value: unknown): value is { readonly sub?: unknown } {
   return typeof value === "object" && value !== null;
 }
 
-/** Notices when tokens belong to another user than those before. */
+/** Knows the user of the latest token, to notice the next one. */
 export class SubjectWatch {
   #subject: string | null = null;
 
   /** Return whether a token belongs to another user than the last one whose user is known. */
-  isChangedBy(token: string): boolean {
-    const [before, subject] = [this.#subject, subjectOf(token)];
-    this.#subject = subject ?? before;
-    return before !== null && subject !== null && subject !== before;
+  changes(token: string): boolean {
+    const subject = subjectOf(token);
+    return this.#subject !== null && subject !== null && subject !== this.#subject;
+  }
+
+  /** Remember the user of a token, if it names one. */
+  note(token: string): void {
+    this.#subject = subjectOf(token) ?? this.#subject;
   }
 }

@@ -646,6 +646,55 @@ describe("the token", () => {
     stop();
   });
 
+  test("that was requested before reconnect() is not used after it", async () => {
+    const releases: ((token: string) => void)[] = [];
+    const client = connect({ getToken: () => new Promise((resolve) => releases.push(resolve)) });
+    const stop = client.job("a").subscribe(() => {});
+    await eventually(() => releases.length === 1, "a call");
+    client.reconnect();
+    releases[0]?.(tokenOf("ada"));
+    await eventually(() => releases.length === 2, "another call");
+    releases[1]?.(tokenOf("bob"));
+    await joined(client);
+    expect(server.tokens).toEqual([tokenOf("bob")]);
+    stop();
+  });
+
+  test("that was sent before reconnect() is renewed as soon as the connection is open", async () => {
+    let user = "ada";
+    const client = connect({ getToken: () => tokenOf(user) });
+    server.refuse = () => {
+      user = "bob";
+      client.reconnect();
+      return undefined;
+    };
+    const stop = client.job("a").subscribe(() => {});
+    await eventually(() => server.requestsNamed("refresh_token").length === 1, "a renewal");
+    expect(server.tokens).toEqual([tokenOf("ada")]);
+    expect(server.requestsNamed("refresh_token")).toEqual([{ token: tokenOf("bob") }]);
+    stop();
+  });
+
+  test("that arrives after a later one has been requested is not used", async () => {
+    const releases: ((token: string | null) => void)[] = [];
+    const client = connect({ getToken: () => new Promise((resolve) => releases.push(resolve)) });
+    const stop = client.job("a").subscribe(() => {});
+    await eventually(() => releases.length === 1, "a call");
+    releases[0]?.("token 1");
+    await joined(client);
+    client.reconnect(); // no user is signed in
+    client.reconnect(); // a user is signed in again
+    await eventually(() => releases.length === 3, "two calls");
+    releases[2]?.("token 3");
+    await eventually(() => server.requestsNamed("refresh_token").length === 1, "a renewal");
+    releases[1]?.(null);
+    publishLine("after both");
+    await until(client.job("a"), (job) => job.logs.length === 1, "a line");
+    expect(client.connection.getSnapshot().state).toBe("connected");
+    expect(server.requestsNamed("refresh_token")).toEqual([{ token: "token 3" }]);
+    stop();
+  });
+
   test("is not sent by a client without tokens, and not renewed", async () => {
     const client = connect({ getToken: null });
     const stop = client.job("a").subscribe(() => {});

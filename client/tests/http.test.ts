@@ -47,6 +47,11 @@ function follow(job: Job, follower: Partial<Follower> = {}): (JobEvent | JobGap)
   return events;
 }
 
+const issued = (sub: string): IssuedToken => ({
+  token: tokenOf(sub),
+  expiresAt: Number.POSITIVE_INFINITY,
+});
+const nextTick = (): Promise<void> => new Promise((resolve) => setTimeout(resolve));
 const joined = (state: JobState): boolean => state.joined === "yes";
 const messages = (state: JobState): string[] => state.logs.map((line) => line.message);
 
@@ -298,6 +303,87 @@ test("a token of another user starts without the lines of the previous one", asy
   expect(messages(refused)).toEqual([]);
 });
 
+test("a token that was requested before reconnect() is not used after it", async () => {
+  let releaseAda = (_: IssuedToken): void => {};
+  const tokens = [
+    new Promise<IssuedToken>((resolve) => {
+      releaseAda = resolve;
+    }),
+    Promise.resolve(issued("bob")),
+  ];
+  let calls = 0;
+  const client = new HttpJobClient({
+    baseUrl: server.url,
+    requestToken: () => tokens[calls++] ?? Promise.resolve(issued("carol")),
+    logLimit: 100,
+  });
+  const job = client.job("a");
+  follow(job);
+  await eventually(() => calls === 1, "a request for a token");
+  client.reconnect();
+  await until(job, joined, "a join");
+  releaseAda(issued("ada"));
+  await nextTick();
+  server.cut();
+  await eventually(() => server.requests.length === 2, "another stream");
+  expect(server.requests.map(({ token }) => token)).toEqual([tokenOf("bob"), tokenOf("bob")]);
+});
+
+test("a cancellation whose token is discarded waits for the next token", async () => {
+  const releases: ((token: IssuedToken) => void)[] = [];
+  const client = new HttpJobClient({
+    baseUrl: server.url,
+    requestToken: () => new Promise((resolve) => releases.push(resolve)),
+    logLimit: 100,
+  });
+  const cancelled = client.cancel("a");
+  await eventually(() => releases.length === 1, "a request for a token");
+  client.reconnect();
+  releases[0]?.(issued("ada"));
+  await eventually(() => releases.length === 2, "another request for a token");
+  releases[1]?.(issued("bob"));
+  await cancelled;
+  expect(server.cancelRequests.map(({ token }) => token)).toEqual([tokenOf("bob")]);
+});
+
+test("requests that wait for a token at the same time share it", async () => {
+  const releases: ((token: IssuedToken) => void)[] = [];
+  const client = new HttpJobClient({
+    baseUrl: server.url,
+    requestToken: () => new Promise((resolve) => releases.push(resolve)),
+    logLimit: 100,
+  });
+  const cancellations = [client.cancel("a"), client.cancel("b")];
+  await eventually(() => releases.length > 0, "a request for a token");
+  releases[0]?.(issued("ada"));
+  await Promise.all(cancellations);
+  expect(releases).toHaveLength(1);
+});
+
+test("a token of another user ends all streams of the previous one at once", async () => {
+  server.refuse = ({ jobs }) =>
+    jobs.length > 1 ? { status: 400, code: "too_many_jobs" } : undefined;
+  let user = "ada";
+  const client = createClient(() => tokenOf(user));
+  const jobs = ["a", "b"].map((id) => client.job(id)) as [Job, Job];
+  for (const job of jobs) {
+    follow(job);
+  }
+  for (const job of jobs) {
+    await until(job, joined, "a join");
+  }
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout"] }); // no other stream is opened
+  stops.push(() => vi.useRealTimers());
+  user = "bob";
+  client.tokens?.discard();
+  expect(await client.cancel("c")).toMatchObject({ outcome: "requested" });
+  server.publish("b", "job_log", { level: "info", message: "of ada" });
+  while (server.openStreams > 0) {
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  expect(jobs.map(({ state }) => messages(state))).toEqual([[], []]);
+});
+
 test("a token that cannot be replaced stays in use until the stream ends", async () => {
   const job = createClient(() => "the same").job("a");
   follow(job);
@@ -409,6 +495,19 @@ test("a request to cancel a job is repeated after temporary failures", async () 
   const result = await createClient().cancel("a");
   expect(result).toEqual({ outcome: "requested", terminates: false });
   expect(server.cancelRequests).toHaveLength(4);
+});
+
+test("a request to cancel a job is not repeated for another user", async () => {
+  let user = "ada";
+  const client = createClient(() => tokenOf(user));
+  server.cancel = () => {
+    user = "bob";
+    client.reconnect();
+    return { status: 503, code: "unavailable", headers: { "Retry-After": "0" } };
+  };
+  const refused = { name: "CancelRefused", code: "token_subject" };
+  await expect(client.cancel("a")).rejects.toMatchObject(refused);
+  expect(server.cancelRequests.map(({ token }) => token)).toEqual([tokenOf("ada")]);
 });
 
 test("a request to cancel a job replaces a refused token once", async () => {

@@ -83,7 +83,7 @@ Tag = Annotated[str, Meta(min_length=1, max_length=TAG_MAX_LENGTH, pattern=TAG_P
 Tags = Annotated[tuple[Tag, ...], Meta(max_length=MAX_TAGS)]
 CANCEL_MESSAGE_MAX_LENGTH: Final = 1000  # characters
 CancelMessage = Annotated[str, Meta(max_length=CANCEL_MESSAGE_MAX_LENGTH)]
-HTTP_BODY_MAX_LENGTH: Final = 16 * 1024  # bytes of the body of an HTTP request
+MAX_BODY_BYTES: Final = 16 * 1024  # of an HTTP request
 
 _JOB_ID = re.compile(JOB_ID_PATTERN)
 _ROOM_PREFIX = "job_"

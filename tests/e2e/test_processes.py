@@ -180,6 +180,34 @@ async def test_workers_on_a_shared_port_refuse_long_polling(
         assert alice.client.connected
 
 
+def servers_of(served: Served) -> set[str]:
+    """Return the ids of two workers, each with the class of its server."""
+    answers: set[str] = set()
+
+    def both() -> bool:
+        with urllib.request.urlopen(f"{served.url}/server-class", timeout=30) as response:
+            answers.add(response.read().decode())
+        return len(answers) == 2
+
+    wait_for(both, "answers of two workers")
+    return answers
+
+
+def test_each_worker_has_the_server_that_waits_for_signals(valkey: Valkey, tmp_path: Path) -> None:
+    app = "tests.server_class_app:create_app"
+    arguments = (app, "--factory", "--workers", "2")
+    with running(Served(tmp_path / "log", valkey.url, *arguments)) as served:
+        served.ready()
+        wait_for(lambda: served.log.count("Application startup complete") == 2, "two workers")
+        own = "jobcast.server.uvicorn_server.Server"
+        assert servers_of(served) == {f"{pid} {own}" for pid in served.workers}
+        killed, kept = served.workers
+        os.kill(killed, signal.SIGKILL)
+        wait_for(lambda: served.log.count("Application startup complete") == 3, "another worker")
+        assert kept in served.workers
+        assert servers_of(served) == {f"{pid} {own}" for pid in served.workers}
+
+
 async def test_killed_worker_is_replaced_and_its_clients_reconnect(
     two_workers: Served, worker: Worker, send: Send, token: Token, gate: Path
 ) -> None:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 
 import pytest
 from kombu.connection import Connection
 
-from jobcast.events import JobStatus
+from jobcast.errors import PublishFailed, TransportUnavailable
+from jobcast.events import JobComplete, JobStatus
 from jobcast.testing import new_job_id
 from jobcast.transports import Message, Origin, Outgoing, Run
+from jobcast.transports.amqp import inbox
 from jobcast.transports.amqp.cancellation import CancelRequest
 from jobcast.transports.amqp.names import REQUEST_KEY, Names
 from jobcast.transports.amqp.publisher import KombuPublisher
 from jobcast.transports.amqp.source import KombuSource
-from jobcast.transports.cancellation import Cancellation
-from tests.support import eventually, new_id
+from jobcast.transports.cancellation import CancelAnswer, Cancellation
+from tests.support import TIMEOUT, eventually, new_id
 from tests.support.rabbitmq import RabbitMQ
 
+ALREADY_ENDED = CancelAnswer(outcome="already_ended")
 READERS = 4
 SENT, RUN = Run("aa"), Run("aa", 1, "d1")
 
@@ -35,8 +38,22 @@ def status(job_id: str, status: str, run: Run) -> Outgoing:
     return Outgoing.of(event, Origin(run=run))
 
 
-def request(job_id: str) -> Cancellation:
-    return Cancellation(job_id=job_id, sending=SENT.sending)
+def request(job_id: str, sending: str = SENT.sending) -> CancelRequest:
+    """Return a request that takes effect."""
+    return CancelRequest.of(Cancellation(job_id=job_id, sending=sending), takes_effect=True)
+
+
+class InterruptingPublisher(KombuPublisher):
+    """Calls a function before it passes on a request that is to take effect."""
+
+    def __init__(self, url: str, names: Names, interrupt: Callable[[KombuPublisher], None]) -> None:
+        super().__init__(url, prefix=names.prefix)
+        self._interrupt = interrupt
+
+    def request_cancellation(self, request: CancelRequest) -> None:
+        if request.takes_effect:
+            self._interrupt(self)
+        super().request_cancellation(request)
 
 
 def keep(url: str, names: Names, *bodies: bytes) -> None:
@@ -47,12 +64,12 @@ def keep(url: str, names: Names, *bodies: bytes) -> None:
             producer.publish(body, routing_key=REQUEST_KEY, delivery_mode=2)
 
 
-def heard_at_start(url: str, names: Names, job_id: str) -> list[str]:
+def heard_at_start(url: str, names: Names, job_id: str, run: Run = RUN) -> list[str]:
     """Begin a run in a new publisher. Return the jobs that it learns of."""
     seen: list[Cancellation] = []
     publisher = KombuPublisher(url, prefix=names.prefix)
     publisher.on_cancelled = seen.append
-    publisher.publish([status(job_id, "started", RUN)])
+    publisher.publish([status(job_id, "started", run)])
     publisher.close()
     return [cancellation.job_id for cancellation in seen]
 
@@ -110,6 +127,48 @@ async def test_publisher_learns_of_many_requests_at_once(rabbitmq: RabbitMQ, nam
     assert [cancellation.job_id for cancellation in seen] == [jobs[0], jobs[-1]]
 
 
+async def test_publish_succeeds_while_another_process_reads_the_kept_requests(
+    rabbitmq: RabbitMQ,
+    names: Names,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(inbox, "READ_TRIES", 3)
+    seen, job_id = list[Cancellation](), new_job_id()
+    keep(rabbitmq.url, names, request(job_id).encode())
+    publisher = KombuPublisher(rabbitmq.url, prefix=names.prefix)
+    publisher.on_cancelled = seen.append
+    with Connection(rabbitmq.url) as reader:
+        reader.channel().queue_declare(names.read_lock(names.cancellations), exclusive=True)
+        for _ in range(2):
+            publisher.publish([status(job_id, "started", RUN)])
+    assert seen == []
+    assert caplog.text.count("reading them with the next status") == 1
+    publisher.publish([status(job_id, "started", RUN)])
+    assert [cancellation.job_id for cancellation in seen] == [job_id]
+    publisher.close()
+
+
+async def test_lost_queue_for_requests_is_not_taken_for_a_lost_exchange(
+    rabbitmq: RabbitMQ, names: Names
+) -> None:
+    seen, job_id = list[Cancellation](), new_job_id()
+    publisher = KombuPublisher(rabbitmq.url, prefix=names.prefix)
+    publisher.on_cancelled = seen.append
+    async with sources(rabbitmq.url, names, 1):
+        await asyncio.to_thread(publisher.publish, [status(new_job_id(), "started", RUN)])
+        assert publisher._inbox is not None
+        publisher._inbox._channel.queue_delete(publisher._inbox._queue)
+        batch = [status(job_id, "started", RUN)]
+        with pytest.raises(PublishFailed, match="could not read the requests to cancel jobs"):
+            await asyncio.to_thread(publisher.publish, batch)
+        assert publisher._audience._missing_since is None
+        keep(rabbitmq.url, names, request(job_id).encode())
+        await asyncio.to_thread(publisher.publish, batch)
+        assert [cancellation.job_id for cancellation in seen] == [job_id]
+    await asyncio.to_thread(publisher.close)
+
+
 async def test_request_takes_effect_in_all_processes_with_the_same_sending(
     rabbitmq: RabbitMQ, names: Names
 ) -> None:
@@ -126,11 +185,114 @@ async def test_request_takes_effect_in_all_processes_with_the_same_sending(
         assert (await other.cancel(Cancellation(job_id=job_id))).outcome == "already_ended"
         assert [await state(source) for source in (one, other)] == ["cancelled", "cancelled"]
         await asyncio.to_thread(publisher.publish, [status(job_id, "queued", Run("bb"))])
-        stale = CancelRequest.of(request(job_id), takes_effect=True)
-        await asyncio.to_thread(publisher.request_cancellation, stale)
+        await asyncio.to_thread(publisher.request_cancellation, request(job_id))
         assert (await one.cancel(Cancellation(job_id=new_job_id()))).outcome == "job_not_found"
         assert await state(one) == "queued"
     await asyncio.to_thread(publisher.close)
+
+
+@pytest.mark.parametrize("sending", ["", "aa"], ids=["unknown", "replaced"])
+async def test_request_takes_effect_in_a_process_that_is_behind(
+    rabbitmq: RabbitMQ, names: Names, sending: str
+) -> None:
+    """Another process has seen the task that replaces the first one."""
+    job_id, publisher = new_job_id(), KombuPublisher(rabbitmq.url, prefix=names.prefix)
+    async with sources(rabbitmq.url, names, 1) as (source,):
+        await asyncio.to_thread(publisher.publish, [status(job_id, "queued", Run(sending))])
+        await asyncio.to_thread(publisher.request_cancellation, request(job_id, "aa.cc"))
+        assert await source.cancel(Cancellation(job_id=job_id)) == ALREADY_ENDED
+        await asyncio.to_thread(publisher.publish, [status(job_id, "started", Run("aa.cc", 1))])
+        assert await source.cancel(Cancellation(job_id=job_id)) == ALREADY_ENDED
+        assert (await source.snapshot(job_id)).state == "cancelled"
+    await asyncio.to_thread(publisher.close)
+
+
+async def test_request_without_effect_is_withdrawn(rabbitmq: RabbitMQ, names: Names) -> None:
+    """The job ends after the server has asked for its sending."""
+    job_id, worker = new_job_id(), KombuPublisher(rabbitmq.url, prefix=names.prefix)
+    seen = list[Cancellation]()
+    worker.on_cancelled = seen.append
+    completed = Outgoing.of(JobComplete(job_id=job_id, result=None), Origin(run=RUN))
+    async with sources(rabbitmq.url, names, 1) as (source,):
+        source._cancel_publisher = InterruptingPublisher(
+            rabbitmq.url, names, lambda publisher: publisher.publish([completed])
+        )
+        await asyncio.to_thread(worker.publish, [status(job_id, "started", RUN)])
+        assert await source.cancel(Cancellation(job_id=job_id)) == ALREADY_ENDED
+        redelivered = Run("aa", 1, "d2", True)
+        await asyncio.to_thread(worker.publish, [status(job_id, "started", redelivered)])
+        assert seen == []
+        assert not await asyncio.to_thread(heard_at_start, rabbitmq.url, names, job_id, redelivered)
+    await asyncio.to_thread(worker.close)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_job_that_is_sent_again_meanwhile_is_cancelled_or_the_request_fails(
+    rabbitmq: RabbitMQ, names: Names, times: int
+) -> None:
+    job_id, sendings = new_job_id(), iter(["bb", "cc"][:times])
+
+    def send_again(publisher: KombuPublisher) -> None:
+        for sending in sendings:
+            publisher.publish([status(job_id, "queued", Run(sending))])
+            return
+
+    async with sources(rabbitmq.url, names, 1) as (source,):
+        source._cancel_publisher = InterruptingPublisher(rabbitmq.url, names, send_again)
+        first = status(job_id, "queued", SENT)
+        await asyncio.to_thread(source._cancel_publisher.publish, [first])
+        if times == 1:
+            assert (await source.cancel(Cancellation(job_id=job_id))).outcome == "cancelled"
+        else:
+            with pytest.raises(TransportUnavailable, match="sent again"):
+                await source.cancel(Cancellation(job_id=job_id))
+            assert (await source.snapshot(job_id)).state == "queued"
+        in_force = [
+            sending
+            for sending in ("aa", "bb", "cc")
+            if await asyncio.to_thread(
+                heard_at_start, rabbitmq.url, names, job_id, Run(sending, 1, f"d-{sending}")
+            )
+        ]
+        assert in_force == (["bb"] if times == 1 else [])
+
+
+async def test_workers_hear_of_a_request_whose_answer_is_late(
+    rabbitmq: RabbitMQ, names: Names
+) -> None:
+    late: list[CancelRequest] = []
+
+    class LatePublisher(KombuPublisher):
+        def request_cancellation(self, request: CancelRequest) -> None:
+            if request.takes_effect and request.cancellation.message == "late":
+                late.append(request)
+                raise PublishFailed("no confirmation in time", ())
+            super().request_cancellation(request)
+
+    seen = list[Cancellation]()
+    worker = KombuPublisher(rabbitmq.url, prefix=names.prefix)
+    listener = worker.listen(seen.append)
+    async with sources(rabbitmq.url, names, 1) as (source,):
+        source._cancel_publisher = LatePublisher(rabbitmq.url, prefix=names.prefix)
+        async with asyncio.timeout(TIMEOUT):
+            while not seen:  # until the listener has subscribed
+                job_id = new_job_id()
+                await asyncio.to_thread(worker.publish, [status(job_id, "queued", SENT)])
+                await source.cancel(Cancellation(job_id=job_id))
+        await asyncio.to_thread(worker.publish, [status(job_id := new_job_id(), "queued", SENT)])
+        with pytest.raises(PublishFailed):
+            await source.cancel(Cancellation(job_id=job_id, message="late"))
+        await asyncio.to_thread(worker.request_cancellation, late.pop())
+        await eventually(lambda: job_id in {notice.job_id for notice in seen}, "notice")
+    listener.close()
+    await asyncio.to_thread(worker.close)
+
+
+def test_requests_for_two_sendings_of_a_job_are_in_force(rabbitmq: RabbitMQ, names: Names) -> None:
+    job_id = new_job_id()
+    keep(rabbitmq.url, names, *(request(job_id, sending).encode() for sending in ("aa", "bb")))
+    for sending in ("aa", "bb"):
+        assert heard_at_start(rabbitmq.url, names, job_id, Run(sending, 1, "d1")) == [job_id]
 
 
 async def test_kept_requests_survive_a_restart_of_the_broker(

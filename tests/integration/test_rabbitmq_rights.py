@@ -16,11 +16,12 @@ from jobcast.errors import PublishFailed
 from jobcast.events import JobStatus
 from jobcast.testing import log, new_job_id
 from jobcast.transports import Message, Outgoing, Run, TransportPublisher, open_publisher
+from jobcast.transports.amqp.names import Names
 from jobcast.transports.amqp.source import KombuClientManager
 from jobcast.transports.cancellation import Cancellation, SupportsCancellationNotices
 from jobcast.transports.leases import Finding, Lease, LeaseTimeouts, SupportsLeaseRenewal
 from jobcast.transports.revocations import Revocation, SupportsRevoking
-from tests.support import ROOT, TIMEOUT, eventually
+from tests.support import ROOT, TIMEOUT, eventually, new_id, wait_for
 from tests.support.rabbitmq import RabbitMQ
 
 GUIDE = ROOT / "docs" / "how-to" / "rabbitmq.md"
@@ -144,6 +145,38 @@ async def test_worker_without_rights_to_requests_publishes(
     publisher.close()
     rabbitmq.control("delete_user", "publisher")
     assert caplog.text.count("cannot learn of cancelled jobs before their runs begin") == 1
+
+
+async def test_worker_reads_requests_once_its_permissions_are_complete(
+    rabbitmq: RabbitMQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    names = Names(new_id("prefix"))
+    own_queues = rf"^{names.prefix}(\.(events|leases|cancellations))?(\.[0-9a-f]{{16}})?$"
+    rabbitmq.control("add_user", "beginner", "PASSWORD")
+    rabbitmq.control("set_permissions", "-p", "/", "beginner", *[own_queues] * 3)
+    publisher = open_publisher(url_of(rabbitmq, "beginner"), prefix=names.prefix)
+    assert isinstance(publisher, SupportsCancellationNotices)
+    publisher.on_cancelled = fail
+
+    def starts() -> bool:
+        try:
+            publisher.publish([Outgoing.of(JobStatus(job_id=new_job_id(), status="started"))])
+        except PublishFailed:  # the connection has just been closed
+            return False
+        return True
+
+    def queues() -> list[str]:
+        return [name for name in rabbitmq.control("list_queues", "name") if names.prefix in name]
+
+    assert await asyncio.to_thread(starts)
+    assert "cannot learn of cancelled jobs" in caplog.text
+    assert await asyncio.to_thread(queues) == []
+    rabbitmq.control("set_permissions", "-p", "/", "beginner", ".*", ".*", ".*")
+    rabbitmq.control("close_all_user_connections", "beginner", "test")
+    await asyncio.to_thread(wait_for, starts, "published start")
+    assert names.kept_requests().name in await asyncio.to_thread(queues)
+    publisher.close()
+    rabbitmq.control("delete_user", "beginner")
 
 
 def fail(cancellation: Cancellation) -> None:

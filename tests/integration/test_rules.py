@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from msgspec import structs
+from msgspec import UNSET, UnsetType, structs
 from redis import Redis
 
 from jobcast.errors import PublishFailed
@@ -104,7 +104,7 @@ KINDS = [
     "terminated started", "other worker's started",
     "described complete", "described error", "described retrying",
 ]  # fmt: skip
-CANCEL = "cancel"  # a request, among the kinds of events
+CANCEL = "cancel"  # a request, among the kinds of events; with a required state, for an owner
 owners = st.sampled_from([None, "alice", "alice", "bob"])
 event_specs = st.lists(
     st.tuples(
@@ -206,9 +206,9 @@ class Both:
         assert seen[0] == seen[1]
         return unsent
 
-    def cancel(self, by: str) -> None:
+    def cancel(self, by: str, owner: str | UnsetType | None) -> None:
         """Request that the job is cancelled, and check that both give the same answer."""
-        cancellation = Cancellation(job_id=self.job_id, by=by)
+        cancellation = Cancellation(job_id=self.job_id, by=by, owner=owner)
         assert self._redis.cancel(cancellation) == self.memory.cancel(cancellation)
         self.compare()
 
@@ -339,7 +339,8 @@ def test_lua_and_python_keep_the_same_record(
         for is_request, group in groupby(enumerate(specs), lambda item: item[1][0] == CANCEL):
             some = [(place, *spec) for place, spec in group]
             if is_request:
-                both.cancel(f"user {some[0][0]}")
+                place, _, _, owner, requires = some[0]
+                both.cancel(f"user {place}", owner if requires else UNSET)
                 continue
             batch = [
                 outgoing_of(kind, both.job_id, Origin(owner, run), requires=requires)

@@ -11,11 +11,24 @@ CHUNK: Final = 64 * 1024  # bytes
 
 
 class Link:
-    """The connection of one client through a proxy."""
+    """The connection of one client through a proxy.
 
-    def __init__(self, client: asyncio.StreamWriter, server: asyncio.StreamWriter) -> None:
+    Args:
+        client: writes to the client.
+        server: writes to the server.
+        hold_after: the bytes from the server after which the link stops forwarding.
+    """
+
+    def __init__(
+        self,
+        client: asyncio.StreamWriter,
+        server: asyncio.StreamWriter,
+        hold_after: int | None = None,
+    ) -> None:
         self._writers = client, server
+        self._hold_after = hold_after
         self._cut_at: float | None = None
+        self.held = asyncio.Event()
         self._forwarding = asyncio.Event()
         self._forwarding.set()
         self.closed = asyncio.Event()
@@ -36,6 +49,12 @@ class Link:
     def hold(self) -> None:
         """Stop forwarding, and keep both connections open."""
         self._forwarding.clear()
+        self.held.set()
+
+    def resume(self) -> None:
+        """Forward again what the link has held."""
+        self._hold_after = None
+        self._forwarding.set()
 
     def reset(self) -> None:
         for writer in self._writers:
@@ -62,6 +81,8 @@ class Link:
         try:
             while chunk := await reader.read(CHUNK):
                 await self._forwarding.wait()
+                if can_cut and self._hold_after is not None:
+                    chunk = await self._write_before_hold(writer, chunk, self._hold_after)
                 if can_cut and self._cut_at is not None:
                     # The proxy does not drain the last write, so that a part of the frame is lost.
                     writer.write(chunk[: int(len(chunk) * self._cut_at)])
@@ -73,11 +94,27 @@ class Link:
             # The other side gets a reset, too.
             self.reset()
 
+    async def _write_before_hold(
+        self, writer: asyncio.StreamWriter, chunk: bytes, remaining: int
+    ) -> bytes:
+        """Write the bytes before the link holds. Return the others once it has resumed."""
+        writer.write(chunk[:remaining])
+        self._hold_after = max(0, remaining - len(chunk))
+        if not self._hold_after:
+            self.hold()
+            await self._forwarding.wait()
+        return chunk[remaining:]
+
 
 class Proxy:
-    """A proxy in front of a server."""
+    """A proxy in front of a server.
 
-    def __init__(self) -> None:
+    Args:
+        hold_after: the bytes from the server after which each connection is held.
+    """
+
+    def __init__(self, hold_after: int | None = None) -> None:
+        self._hold_after = hold_after
         self.target: int | None = None  # the server's port; None refuses connections
         self.links: list[Link] = []
         self._tasks: set[asyncio.Task[None]] = set()
@@ -110,7 +147,7 @@ class Proxy:
         except OSError:
             reset(writer)
             return
-        link = Link(writer, server[1])
+        link = Link(writer, server[1], self._hold_after)
         self.links.append(link)
         try:
             await link.run(reader, server[0])

@@ -22,6 +22,7 @@ from celery.concurrency.base import BasePool
 from celery.worker.request import Request
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from engineio.async_socket import AsyncSocket
 from jwt.algorithms import HMACAlgorithm
 
 from jobcast.celery.apps import active_apps, defines_task, enter_call, is_inside_call
@@ -111,6 +112,13 @@ def test_replace_async_changes_nothing_without_that_dictionary(
     _replace_async(eio, {"websocket": object()})
     assert vars(eio) == {}
     assert "version of python-engineio is not supported" in caplog.text
+
+
+async def test_engineio_creates_queues_by_the_method_that_jobcast_replaces() -> None:
+    eio = socketio.AsyncServer(async_mode="asgi").eio
+    own = object()
+    eio.create_queue = lambda *_, **__: own
+    assert AsyncSocket(eio, "a").queue is own
 
 
 async def test_socketio_keeps_packets_whose_attachments_are_missing() -> None:

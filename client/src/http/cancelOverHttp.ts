@@ -17,6 +17,8 @@ import type { IssuedToken } from "./tokenEndpoint.js";
 export interface HttpCancelHost {
   /** The source of tokens; null if cookies authenticate the page. */
   readonly tokens: TokenCache | null;
+  /** How often the user has changed. */
+  readonly subjectChanges: number;
   serverUrl(token: IssuedToken | null): URL;
   pause(delay: number): Promise<void>;
 }
@@ -32,7 +34,8 @@ export async function cancelOverHttp(
   host: HttpCancelHost,
 ): Promise<CancelResult> {
   const { message } = cancelRequest(jobId, options);
-  const request = { jobId, body: JSON.stringify(message === undefined ? {} : { message }) };
+  const body = JSON.stringify(message === undefined ? {} : { message });
+  const request: HttpCancelRequest = { jobId, body, subjectChanges: null };
   const deadline = AbortSignal.timeout(CANCEL_TIMEOUT);
   let mayReplaceToken = true;
   let problem: Problem = NO_ANSWER;
@@ -54,6 +57,12 @@ export async function cancelOverHttp(
   throw new CancelRefused(jobId, problem.code, problem.message);
 }
 
+interface HttpCancelRequest {
+  readonly jobId: string;
+  readonly body: string;
+  subjectChanges: number | null; // at the first attempt
+}
+
 const NO_ANSWER: Problem = {
   status: 503,
   code: "unavailable",
@@ -65,9 +74,14 @@ const SIGNED_OUT: Problem = {
   code: "token_missing",
   message: "no user is signed in",
 };
+const OTHER_USER: Problem = {
+  status: 403,
+  code: "token_subject",
+  message: "another user signed in",
+};
 
 async function attempt(
-  { jobId, body }: { readonly jobId: string; readonly body: string },
+  request: HttpCancelRequest,
   host: HttpCancelHost,
   signal: AbortSignal,
 ): Promise<CancelResult | Problem> {
@@ -76,7 +90,11 @@ async function attempt(
     if (host.tokens && !token) {
       return SIGNED_OUT;
     }
-    const url = `${host.serverUrl(token)}jobs/${encodeURIComponent(jobId)}/cancel`;
+    request.subjectChanges ??= host.subjectChanges;
+    if (request.subjectChanges !== host.subjectChanges) {
+      return OTHER_USER;
+    }
+    const url = `${host.serverUrl(token)}jobs/${encodeURIComponent(request.jobId)}/cancel`;
     const response = await fetch(url, {
       method: "POST",
       headers: {
@@ -86,7 +104,7 @@ async function attempt(
       },
       credentials: token ? "same-origin" : "include",
       cache: "no-store",
-      body,
+      body: request.body,
       signal,
     });
     return response.ok ? readAnswer(response) : readProblem(response);

@@ -32,6 +32,7 @@ export class HttpJobClient implements JobHost, StreamHost, HttpCancelHost {
   readonly tokens: TokenCache | null;
   readonly connectionError = null;
   connectionState: ConnectionState = "idle";
+  subjectChanges = 0;
   readonly #options: HttpJobClientOptions;
   readonly #frames = new FrameScheduler();
   readonly #followedJobs = new Map<string, Job>();
@@ -133,6 +134,8 @@ export class HttpJobClient implements JobHost, StreamHost, HttpCancelHost {
 
   /** The next requests belong to another user, who may not see what the previous one saw. */
   #forgetJobs(): void {
+    this.subjectChanges += 1;
+    this.#stopStreams(); // they bring messages with the previous user's token
     for (const job of this.#followedJobs.values()) {
       job.reset();
     }
@@ -148,9 +151,7 @@ export class HttpJobClient implements JobHost, StreamHost, HttpCancelHost {
 
   /** Open streams for the jobs that are followed now. They resume where the previous ones were. */
   #restart(): void {
-    for (const stream of this.#streams) {
-      stream.stop();
-    }
+    this.#stopStreams();
     const jobs = [...this.#followedJobs.values()].filter(isOpen);
     this.#streams = chunks(jobs, this.#streamJobs).map((part) => new JobStream(part, this));
     if (this.connectionState === "idle" && jobs.length > 0) {
@@ -163,6 +164,12 @@ export class HttpJobClient implements JobHost, StreamHost, HttpCancelHost {
       globalThis.removeEventListener?.("online", this.#retryNow);
       this.connectionState = "idle";
       this.#options.onIdle?.();
+    }
+  }
+
+  #stopStreams(): void {
+    for (const stream of this.#streams) {
+      stream.stop();
     }
   }
 

@@ -1,4 +1,4 @@
-import { SubjectWatch } from "../token.js";
+import { SubjectWatch, TOKEN_TIMEOUT } from "../token.js";
 import type { IssuedToken } from "./tokenEndpoint.js";
 
 const LEAST_LIFETIME = 5000; // ms that a token has to be valid for another request
@@ -12,6 +12,8 @@ export class TokenCache {
   readonly #onSubjectChange: () => void;
   readonly #subject = new SubjectWatch();
   #token: IssuedToken | null = null;
+  #pending: Promise<IssuedToken | null | undefined> | null = null; // all callers share it
+  #discards = 0;
 
   /** @param onSubjectChange is called before a token of another user than the last one is used. */
   constructor(request: RequestToken, onSubjectChange: () => void) {
@@ -21,16 +23,62 @@ export class TokenCache {
 
   /** Return a token that is still valid; null if no user is signed in. */
   async get(signal: AbortSignal): Promise<IssuedToken | null> {
-    if (this.#token === null || this.#token.expiresAt - Date.now() < LEAST_LIFETIME) {
-      this.#token = await this.#request(signal);
-      if (this.#token && this.#subject.isChangedBy(this.#token.token)) {
-        this.#onSubjectChange();
+    for (;;) {
+      if (this.#token && this.#token.expiresAt - Date.now() >= LEAST_LIFETIME) {
+        return this.#token;
+      }
+      this.#pending ??= this.#renew();
+      const token = await unlessAborted(this.#pending, signal);
+      if (token !== undefined) {
+        return token;
       }
     }
-    return this.#token;
   }
 
+  /** Request another token for the next requests, although one is kept or on its way. */
   discard(): void {
     this.#token = null;
+    this.#pending = null;
+    this.#discards += 1;
   }
+
+  /** Request a token. Returns undefined if it may be the previous user's: it was discarded meanwhile. */
+  async #renew(): Promise<IssuedToken | null | undefined> {
+    const discards = this.#discards;
+    const isDiscarded = (): boolean => discards !== this.#discards;
+    try {
+      const token = await this.#request(AbortSignal.timeout(TOKEN_TIMEOUT));
+      if (isDiscarded()) {
+        return undefined;
+      }
+      this.#keep(token);
+      return token;
+    } finally {
+      if (!isDiscarded()) {
+        this.#pending = null;
+      }
+    }
+  }
+
+  #keep(token: IssuedToken | null): void {
+    this.#token = token;
+    if (token === null) {
+      return;
+    }
+    const isOfAnotherUser = this.#subject.changes(token.token);
+    this.#subject.note(token.token);
+    if (isOfAnotherUser) {
+      this.#onSubjectChange();
+    }
+  }
+}
+
+/** Return the value of a promise, or reject when the signal aborts. */
+function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = (): void => reject(signal.reason);
+    signal.aborted && abort();
+    signal.addEventListener("abort", abort, { once: true });
+    void promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+  });
 }

@@ -18,7 +18,7 @@ from jobcast.celery.background import background
 from jobcast.celery.cancelled import cause_of
 from jobcast.celery.pools import can_terminate
 from jobcast.celery.request import JobRequest, is_active, latest_request
-from jobcast.celery.result_backend import can_access_results
+from jobcast.celery.result_backend import can_access_results, stores_failures
 from jobcast.publishing.cancellation import observe_requests, stop_observing
 from jobcast.publishing.identity import job_id_of
 from jobcast.publishing.notice_board import create_board
@@ -57,10 +57,11 @@ class CancelRequests:
         is_posted = _may_run(cancellation)
         if is_posted:
             create_board().post(cancellation)
-        self.consumer.call_soon(self._guarded, self._handle, cancellation, is_posted)
+        job_id = cancellation.job_id
+        self.consumer.call_soon(self._guarded, job_id, self._handle, cancellation, is_posted)
         if self.consumer.pool.is_green:
             # The loop waits while its pool of greenlets is full; the timer does not.
-            self._call_after(0, self._schedule_grace_of_run, cancellation)
+            self._call_after(0, job_id, self._schedule_grace_of_run, cancellation)
 
     def discard_if_cancelled(self, request: JobRequest) -> None:
         """Discard a message that this worker receives after the request to cancel its job."""
@@ -81,10 +82,11 @@ class CancelRequests:
         elif not request.has_begun:
             self._discard(request, cancellation)
         elif request.cancellation is None:
+            # First, because the result backend may fail.
+            self._schedule_grace(request, cancellation)
             if cancellation.outcome == "cancelled" and not request.time_start:
                 # The message waits for a free process or thread, which then does not run it.
                 mark_unreceived(self.consumer.app, cancellation)
-            self._schedule_grace(request, cancellation)
 
     def _schedule_grace_of_run(self, cancellation: Cancellation) -> None:
         request = latest_request(cancellation.job_id)
@@ -112,12 +114,21 @@ class CancelRequests:
 
     def _discard(self, request: JobRequest, cancellation: Cancellation) -> None:
         """End a request that the pool has not taken, as Celery's ``revoke`` does."""
-        request.cancellation = cancellation
         logger.info(
             "job %s: discarding its message, because %s",
-            cancellation.job_id, cause_of(request.cancelled_error),
+            cancellation.job_id, cause_of(cancellation.error),
         )  # fmt: skip
-        request.discard()
+        try:
+            request.discard(cancellation)
+        except Exception:
+            # A backend or a broker may raise any exception; it must not end the consumer's loop.
+            logger.exception(
+                "job %s: could not store or acknowledge its end in Celery; a run of its message"
+                " ends at its start", cancellation.job_id,
+            )  # fmt: skip
+            if not request.is_over:
+                self._remember(cancellation)  # the message may be delivered again
+                self._schedule_grace(request, cancellation)
 
     def _accepted(self, request: JobRequest, cancellation: Cancellation, was_waiting: bool) -> None:
         """Begin the grace of a cancelled run. A thread of the pool may call this."""
@@ -125,9 +136,10 @@ class CancelRequests:
             # The run ends at its start, unless the store cannot be reached.
             create_board().post(cancellation)
         if self.consumer.pool.is_green:
-            self._call_after(0, self._start_grace, request)
+            self._call_after(0, cancellation.job_id, self._start_grace, request)
         else:
-            self.consumer.call_soon(self._guarded, self._start_grace, request)
+            job_id = cancellation.job_id
+            self.consumer.call_soon(self._guarded, job_id, self._start_grace, request)
 
     def _start_grace(self, request: JobRequest) -> None:
         """Terminate a run if it goes on after its grace."""
@@ -139,41 +151,43 @@ class CancelRequests:
             request.id, cause_of(request.cancelled_error),
         )  # fmt: skip
         if grace is not None:
-            self._call_after(grace, self._terminate, request)
+            self._call_after(grace, request.id, self._terminate, request)
 
     def _terminate(self, request: JobRequest) -> None:
         if request.is_over:
             return
         job_id, grace, pool = request.id, request.task.cancel_grace, self.consumer.pool
-        if request.stored_success() is not None:
-            logger.info("job %s: not terminating its run, because its result is stored", job_id)
-            return
         if not can_terminate(pool):
             logger.warning(
                 "job %s: its run goes on, %g s after it was asked to stop; this worker's pool"
                 " cannot terminate it (prefork, gevent and eventlet can)", job_id, grace,
             )  # fmt: skip
             return
+        if request.stored_success() is not None:
+            logger.info("job %s: not terminating its run, because its result is stored", job_id)
+            return
         logger.warning(
             "job %s: terminating its run, which went on for %g s after it was asked to stop;"
             " cancel_grace of task %s sets the time", job_id, grace, request.task.name,
         )  # fmt: skip
         # Celery may fail to store the outcome after it has sent the signal.
-        self._call_after(KILL_DELAY, request.kill, pool, request.worker_pid)
+        self._call_after(KILL_DELAY, job_id, request.kill, pool, request.worker_pid)
         request.terminate(pool, signal="TERM")
 
-    def _call_after(self, seconds: float, function: Callable[..., None], *args: Any) -> None:
-        self.consumer.timer.call_after(seconds, self._guarded, (function, *args))
+    def _call_after(
+        self, seconds: float, job_id: str, function: Callable[..., None], *args: Any
+    ) -> None:
+        self.consumer.timer.call_after(seconds, self._guarded, (job_id, function, *args))
 
-    def _guarded(self, function: Callable[..., None], *args: Any) -> None:
+    def _guarded(self, job_id: str, function: Callable[..., None], *args: Any) -> None:
         try:
             function(*args)
         except Exception:
             # A backend or a broker may raise any exception; it must not end the consumer's loop.
             logger.exception(
-                "could not act on a request to cancel a job; its run ends at its next cancellation"
-                " point, or its message is discarded when its turn comes"
-            )
+                "job %s: could not handle its cancellation; a run ends at its next cancellation"
+                " point, or at its start", job_id,
+            )  # fmt: skip
 
 
 def _may_run(cancellation: Cancellation) -> bool:
@@ -196,21 +210,13 @@ def mark_unreceived(app: Any, cancellation: Cancellation) -> None:
     """
     task = app.tasks.get(cancellation.task)
     backend = app.backend if task is None else task.backend
-    if not _stores_failures(app, task) or not can_access_results(backend):
+    if not stores_failures(app.conf, task) or not can_access_results(backend):
         return
-    # Each worker that hears of the request does so, and stores the same state: no worker can know
-    # which of the others are alive. If the job is sent again and runs between the two calls, the
+    # Each worker that receives the request stores the same state: no worker can know which of the
+    # others are alive. If the job is sent again and runs between the two calls, the
     # backends for key-value stores do not replace its success.
     if backend.get_state(cancellation.job_id) in NOT_RUNNING:
         backend.mark_as_revoked(cancellation.job_id, cancellation.message or "cancelled")
-
-
-def _stores_failures(app: Any, task: Any) -> bool:
-    """Return whether the failures of a task are stored. It may be unknown in this process."""
-    if task is None:
-        conf = app.conf
-        return not conf.task_ignore_result or bool(conf.task_store_errors_even_if_ignored)
-    return not task.ignore_result or bool(task.store_errors_even_if_ignored)
 
 
 _current: list[CancelRequests] = []  # of the worker of this process; at most one
@@ -222,7 +228,7 @@ def begin(consumer: Any) -> None:
         end()
         requests = CancelRequests(consumer)
         _current.append(requests)
-        # A process that has forked from one with jobcast has no observer of its own before.
+        # A fork discards its observers, so the worker registers here.
         observe_requests(requests.learn)
         background.call(_listen, consumer.app.conf)
 

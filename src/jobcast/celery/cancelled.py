@@ -17,6 +17,7 @@ from celery.result import EagerResult
 
 from jobcast.celery.canvas import fail_later_steps
 from jobcast.celery.failures import RunCancelled
+from jobcast.celery.result_backend import stores_failures
 from jobcast.errors import JobCancelled
 from jobcast.publishing.cancellation import find_cancelled
 from jobcast.publishing.identity import job_id_of
@@ -92,7 +93,7 @@ def mark_cancelled(task: Any, request: Any, cancelled: JobCancelled) -> None:
     Raises:
         BaseException: a signal, such as that of a soft time limit, has interrupted the call.
     """
-    stored = _stores_result(task, request)
+    stored = stores_failures(task.app.conf, task, request)
     try:
         task.backend.mark_as_revoked(
             request.id, cancelled.message, request=request, store_result=stored
@@ -130,14 +131,6 @@ def fail_dependents(task: Any, request: Any, cancelled: JobCancelled, *, stored:
         step_id or request.id, TaskRevokedError(cancelled.message), request=rest,
         store_result=stored and step_id is not None,
     )  # fmt: skip
-
-
-def _stores_result(task: Any, request: Any) -> bool:
-    if request.is_eager and not task.store_eager_result:
-        return False
-    own = vars(request).get("ignore_result")
-    ignored = task.ignore_result if own is None else own
-    return not ignored or task.store_errors_even_if_ignored
 
 
 @contextmanager

@@ -121,7 +121,7 @@ def origin_of_delivery(
 
 
 def is_continuing(sending: object) -> bool:
-    """Return whether the header of a message says that its task replaces another one."""
+    """Return whether the header of a message marks a task that replaces another one."""
     return CONTINUES in _name(sending)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -18,7 +19,7 @@ from typing import Any, Final
 from weakref import WeakValueDictionary
 
 from billiard.einfo import ExceptionWithTraceback
-from celery import Celery, signals, states
+from celery import VERSION, Celery, signals, states
 from celery.exceptions import (
     NotRegistered,
     Reject,
@@ -53,7 +54,7 @@ from jobcast.celery.headers import (
     origin_of_run,
 )
 from jobcast.celery.jobs import job_of_run
-from jobcast.celery.result_backend import can_access_results
+from jobcast.celery.result_backend import can_access_results, read_meta, storable_id
 from jobcast.errors import JobCancelled
 from jobcast.events import is_job_id, now
 from jobcast.publishing.identity import job_id_of
@@ -65,6 +66,8 @@ from jobcast.transports.leases import Lease
 from jobcast.transports.runs import draw
 
 JOB_HEADERS: Final = frozenset({OWNER_HEADER, SENDING_HEADER})  # headers that only jobs have
+# Celery before 5.7 rejects the message of a task whose ETA is out of range, and runs the task.
+RUNS_WITHOUT_ETA: Final = VERSION < (5, 7)
 
 logger = logging.getLogger(__name__)
 
@@ -72,8 +75,11 @@ logger = logging.getLogger(__name__)
 class JobRequest(Request):
     """One delivery of a task's message, in a worker's main process."""
 
+    _success: Mapping[str, Any] | None = None  # the result of the run
+
     def __init__(self, message: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(message, *args, **kwargs)
+        self.id = self.request_dict["id"] = storable_id(self.request_dict["id"], self.task)
         # The child receives the header with the message, so both processes name the same run.
         self.request_dict[DELIVERY_HEADER] = draw()
         self._cause: BaseException | None = None
@@ -82,7 +88,7 @@ class JobRequest(Request):
         self.is_received = False  # this process has handled the message's arrival
         self._is_taken = False  # Celery gives the task to the pool, which may wait for a free run
         self.cancellation: Cancellation | None = None  # the request to cancel the job
-        self._when_accepted: Callable[[bool], None] | None = None
+        self._when_accepted: deque[Callable[[bool], None]] = deque(maxlen=1)
         _requests[job_id_of(self.id)] = self
 
     @cached_property
@@ -119,14 +125,19 @@ class JobRequest(Request):
         ended = bool(self.time_start) and self not in state.active_requests
         return ended or self._already_revoked
 
-    def discard(self) -> None:
-        """End the task of a cancelled job before the pool has it."""
+    def discard(self, cancellation: Cancellation) -> None:
+        """End the task of a cancelled job before the pool has it.
+
+        It raises what a backend or a broker raises. The task may run then, unless Celery has
+        already acknowledged its message.
+        """
         # First, because a timer may give the task to the pool while this waits for the backend.
-        self._already_revoked = True
+        self.cancellation, self._already_revoked = cancellation, True
         try:
             self._announce_revoked("cancelled", False, None, False)
         except BaseException:
-            self._already_revoked = False
+            if not self.acknowledged:
+                self.cancellation, self._already_revoked = None, False
             raise
 
     def kill(self, pool: Any, pid: int) -> None:
@@ -170,14 +181,16 @@ class JobRequest(Request):
         if self.time_start:
             function(False)
             return
-        self._when_accepted = function
+        self._when_accepted.append(function)
         if self.time_start:  # set by another thread meanwhile
             self._report_accepted(was_waiting=True)
 
     def _report_accepted(self, *, was_waiting: bool) -> None:
-        function, self._when_accepted = self._when_accepted, None
-        if function is not None:
-            function(was_waiting)
+        try:
+            function = self._when_accepted.popleft()
+        except IndexError:  # there is none, or another thread calls it
+            return
+        function(was_waiting)
 
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
@@ -199,12 +212,15 @@ class JobRequest(Request):
             self._cause = TimeLimitExceeded(timeout)
         with _reporting(self), self._fail_on_error():
             super().on_timeout(soft, timeout)
+        # Only a pool of processes calls on_failure() after this, where Celery may requeue the task.
+        if not soft and detect_environment() != "default":
+            self.report_failure(TimeLimitExceeded(timeout))
 
     def reject(self, requeue: bool = False) -> None:
         # The child has already published a Reject that its task raised.
         if requeue and not self.acknowledged and not isinstance(self._cause, Reject):
             self._report_requeue(self._cause)
-        elif not requeue and self._cause is None and not self.time_start:
+        elif not (requeue or self._cause or self.time_start or RUNS_WITHOUT_ETA):
             self.report_failure(Unacceptable("invalid ETA"))
         super().reject(requeue)
 
@@ -250,14 +266,32 @@ class JobRequest(Request):
         A child stores the result before it publishes the end of the job, and may be lost or
         terminated in between. Celery then keeps the result, so the job has to succeed, too.
         """
+        if self._success is None and self.time_start:
+            meta = self._read_success()
+            self._success = meta if meta and self._is_own_result(meta) else None
+        return self._success
+
+    def _success_was_stored(self) -> Any:
+        """Answer Celery 5.7, which asks after the loss of a child."""
+        success = self.stored_success() if self.time_start else self._read_success()
+        return success or False
+
+    def _read_success(self) -> Mapping[str, Any] | None:
+        """Return the meta data of a stored success, maybe that of another run with the same id.
+
+        The read is not repeated without limit, because it blocks the loop that serves all children.
+        Celery reads and stores results in this thread, too. Another thread could hold a lock of the
+        backend during a fork, and deadlock the new child.
+        """
         backend = self.task.backend
-        if not self.time_start or self.ignore_result or not can_access_results(backend):
+        if self.ignore_result or not can_access_results(backend):
             return None
-        # Celery reads and stores results in this thread. Another thread could hold a lock of the
-        # backend during a fork, and deadlock the new child.
         try:
-            meta: Mapping[str, Any] = backend.get_task_meta(self.id)
-            is_successful = meta["status"] == states.SUCCESS and self._is_own_result(meta)
+            read = getattr(super(), "_success_was_stored", None)
+            if read is not None:
+                return read() or None
+            meta = read_meta(backend, self.id)
+            return meta if meta["status"] == states.SUCCESS else None
         except Exception:
             # A backend may raise any exception; it must not end the loop that serves all children.
             logger.exception(
@@ -266,7 +300,6 @@ class JobRequest(Request):
                 self.id,
             )
             return None
-        return meta if is_successful else None
 
     def _is_own_result(self, meta: Mapping[str, Any]) -> bool:
         """Return whether a result may be of this run.
@@ -315,7 +348,8 @@ class JobRequest(Request):
     def report_scheduled(self) -> None:
         """Publish that the task waits for its time here, if the store has no record of the job.
 
-        The answer says whether the job was cancelled, as before this worker started.
+        The answer of the store contains a request to cancel the job, if there is one: this worker
+        may have missed the notice, such as before its start.
         """
         background.call(_queue, self.task, self._context)
 

@@ -6,13 +6,15 @@ and those that the pages of celery-progress read.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, Final
 
-from celery.backends.base import DisabledBackend
+from celery.backends.base import BaseKeyValueStoreBackend, DisabledBackend
 from msgspec import UNSET
 
 from jobcast.celery.django_database import close_old_connections
 from jobcast.events import JobProgress, payload_of
+from jobcast.publishing.identity import job_id_of
 
 STATE: Final = "PROGRESS"
 WHOLE: Final = 100  # the total of a progress in percent
@@ -32,7 +34,54 @@ def can_access_results(backend: Any) -> bool:
 
     The results of ``rpc://`` are messages to the sender of the task.
     """
-    return not isinstance(backend, DisabledBackend) and backend.as_uri() != "rpc://"
+    as_uri = getattr(backend, "as_uri", None)  # backends outside Celery may lack it
+    return not isinstance(backend, DisabledBackend) and (as_uri is None or as_uri() != "rpc://")
+
+
+def stores_failures(conf: Any, task: Any, request: Any = None) -> bool:
+    """Return whether Celery stores the failures of a task.
+
+    Args:
+        conf: the configuration of the application, for a task that is unknown in this process.
+        task: the task, or None.
+        request: the ``celery.app.task.Context`` of a run, whose options come first.
+    """
+    if request is not None and request.is_eager and not task.store_eager_result:
+        return False
+    own = None if request is None else vars(request).get("ignore_result")
+    if task is None:
+        ignored, errors = conf.task_ignore_result, conf.task_store_errors_even_if_ignored
+    else:
+        ignored, errors = task.ignore_result, task.store_errors_even_if_ignored
+    return bool(errors) or not (ignored if own is None else own)
+
+
+def read_meta(backend: Any, task_id: str) -> Mapping[str, Any]:
+    """Return the meta data of a task's result. It raises what the backend raises.
+
+    Celery's public method caches results, and may repeat a failed read without limit.
+    """
+    read = getattr(backend, "_get_task_meta_for", None)
+    meta: Mapping[str, Any] = (
+        backend.get_task_meta(task_id, cache=False) if read is None else read(task_id)
+    )
+    return meta
+
+
+def storable_id(task_id: Any, task: Any) -> Any:
+    """Return the id under which Celery can store the result of a task: its own id, or its text.
+
+    Celery's stores of keys and values accept strings, and UUIDs since Celery 5.7. The error for
+    other ids fails the task, and ends a worker with the ``solo`` pool.
+    """
+    if isinstance(task_id, str) or not isinstance(task.backend, BaseKeyValueStoreBackend):
+        return task_id
+    try:
+        task.backend.get_key_for_task(task_id)
+    except (TypeError, ValueError):
+        return job_id_of(task_id)
+    # The sender waits for a result with exactly the id that it has sent.
+    return task_id
 
 
 def meta_of(progress: JobProgress) -> dict[str, Any]:

@@ -108,7 +108,7 @@ class JobClient:
 
         Raises:
             InvalidJobId: the job id is not valid.
-            JoinRefused: there is no such job, or the token does not allow it.
+            JoinRefused: the job does not exist, or you may not follow it.
             ConnectionRefused: the server refused the token, cannot be reached, or cannot answer.
         """
         check_job_id(job_id)
@@ -172,7 +172,7 @@ class JobClient:
         Raises:
             ValueError: ``after`` is not a cursor.
             InvalidJobId: the job id is not valid.
-            JoinRefused: there is no such job, or the token does not allow it, or not any more.
+            JoinRefused: the job does not exist, or you may not, or no longer, follow it.
             ConnectionRefused: the server refused the token, or could not be reached at first.
         """
         position = StreamPosition(check_job_id(job_id), after)

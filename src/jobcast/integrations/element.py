@@ -52,11 +52,5 @@ def job_element(
     )
 
 
-def text_of(value: object) -> str:
-    """Return a value of a template's context: a text, a function that returns one, or None."""
-    text = value() if callable(value) else value
-    return "" if text is None else str(text)
-
-
 def _attributes(values: dict[str, str]) -> str:
     return "".join(f' {name}="{escape(value)}"' for name, value in values.items() if value)

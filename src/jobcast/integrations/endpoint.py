@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from http.client import HTTPException
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.error import HTTPError
 from urllib.parse import parse_qsl, urlencode
 from urllib.request import HTTPRedirectHandler, Request, build_opener
@@ -15,7 +15,7 @@ from uuid import UUID
 import msgspec
 from msgspec import Struct
 
-from jobcast.events import HTTP_BODY_MAX_LENGTH, is_job_id, job_path
+from jobcast.events import MAX_BODY_BYTES, is_job_id, job_path
 from jobcast.issuing import TOKEN_TTL, default_settings, issue_token
 from jobcast.settings import Settings
 
@@ -113,7 +113,7 @@ class Endpoint:
         if user is None:
             return signed_out()
         if not is_job_id(job_id):
-            return no_such_job()
+            return no_such_job("follow")
         return self._ask(user, f"{job_path(job_id)}{_query_of(_chosen(query, 'logs'))}")
 
     def cancel(
@@ -139,14 +139,14 @@ class Endpoint:
                 "invalid_request",
                 f"The Content-Type has to be {JSON}.",
             )
-        if len(body) > HTTP_BODY_MAX_LENGTH:
+        if len(body) > MAX_BODY_BYTES:
             return problem(
                 HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                 "invalid_request",
-                f"The body may have {HTTP_BODY_MAX_LENGTH} bytes.",
+                f"The body may have {MAX_BODY_BYTES} bytes.",
             )
         if not is_job_id(job_id):
-            return no_such_job()
+            return no_such_job("cancel")
         return self._ask(user, f"{job_path(job_id)}/cancel", body or b"{}")
 
     def events(
@@ -161,7 +161,7 @@ class Endpoint:
         if user is None:
             return signed_out()
         if not is_job_id(job_id):
-            return no_such_job()
+            return no_such_job("follow")
         settings = self.settings
         chosen = _chosen(query, "after")
         if settings.token_in_query:
@@ -177,13 +177,7 @@ class Endpoint:
             headers["Content-Type"] = JSON
         request = Request(f"{self._server_url}{path}", data=body, headers=headers)  # noqa: S310
         try:
-            with _opener.open(request, timeout=PROXY_TIMEOUT) as response:
-                return Answer(response.status, response.read())
-        except HTTPError as exc:
-            with exc:
-                if exc.code < HTTPStatus.BAD_REQUEST:
-                    return unavailable()
-                return Answer(exc.code, exc.read(), exc.headers.get_content_type())
+            return _read_answer(request)
         except (OSError, HTTPException):  # urllib raises the latter for an incomplete answer
             return unavailable()
 
@@ -198,14 +192,31 @@ class Endpoint:
         return f"http://{host}:{settings.port}{settings.path_prefix}"
 
 
+def _read_answer(request: Request) -> Answer:
+    """Return the answer to a request.
+
+    Raises:
+        OSError, HTTPException: there is none, or it is incomplete.
+    """
+    try:
+        with _opener.open(request, timeout=PROXY_TIMEOUT) as response:
+            return Answer(response.status, response.read())
+    except HTTPError as exc:
+        with exc:
+            if exc.code < HTTPStatus.BAD_REQUEST:
+                return unavailable()
+            return Answer(exc.code, exc.read(), exc.headers.get_content_type())
+
+
 def signed_out() -> Answer:
     """Return the answer to a request without a user."""
     return problem(HTTPStatus.UNAUTHORIZED, "signed_out", "You are not signed in.")
 
 
-def no_such_job() -> Answer:
+def no_such_job(request: Literal["follow", "cancel"]) -> Answer:
     """Return the answer for an id that cannot be a job's, as the server gives it."""
-    return problem(HTTPStatus.NOT_FOUND, "job_not_found", "There is no such job.")
+    detail = f"This job does not exist, or you may not {request} it."
+    return problem(HTTPStatus.NOT_FOUND, "job_not_found", detail)
 
 
 def unavailable() -> Answer:

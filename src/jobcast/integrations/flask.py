@@ -8,13 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flask import Blueprint, Response, request, url_for
-from jinja2 import pass_context
-from jinja2.runtime import Context
-from markupsafe import Markup
 
-from jobcast.events import HTTP_BODY_MAX_LENGTH
-from jobcast.integrations.element import job_element, text_of
+from jobcast.events import MAX_BODY_BYTES
 from jobcast.integrations.endpoint import Answer, Endpoint, Subject
+from jobcast.integrations.progress_function import progress_function
 from jobcast.issuing import TOKEN_TTL
 from jobcast.settings import Settings
 
@@ -66,31 +63,15 @@ def blueprint(
 
     @found.post("/jobs/<path:job_id>/cancel")
     def cancel(job_id: str) -> Response:
-        body = request.stream.read(HTTP_BODY_MAX_LENGTH + 1)
+        body = request.stream.read(MAX_BODY_BYTES + 1)
         return _respond(endpoint.cancel(current_user(), job_id, request.content_type, body))
 
-    @found.app_template_global()
-    @pass_context
-    def jobcast_progress(
-        context: Context,
-        job_id: object,
-        *,
-        log: bool = False,
-        label: str = "",
-        cancellable: bool = False,
-    ) -> Markup:
-        element = job_element(
-            job_id,
-            base_url=endpoint.settings.client_url,
-            token_url=url_for(f"{name}.token"),
-            csrf_token=text_of(context.get("csrf_token")),  # of Flask-WTF
-            nonce=text_of(context.get("csp_nonce")),  # of Flask-Talisman
-            label=label,
-            log=log,
-            cancellable=cancellable,
-        )
-        return Markup(element)  # noqa: S704  (job_element escapes all values)
-
+    draw = progress_function(
+        settings=lambda: endpoint.settings,
+        token_url=lambda _: url_for(f"{name}.token"),
+        nonce=lambda context: context.get("csp_nonce"),
+    )
+    found.add_app_template_global(draw, "jobcast_progress")
     return found
 
 

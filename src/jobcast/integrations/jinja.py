@@ -6,12 +6,11 @@
 
 from __future__ import annotations
 
-from jinja2 import Environment, pass_context
+from jinja2 import Environment
 from jinja2.runtime import Context
-from markupsafe import Markup
 from starlette.requests import Request
 
-from jobcast.integrations.element import job_element, text_of
+from jobcast.integrations.progress_function import progress_function
 from jobcast.issuing import default_settings
 from jobcast.settings import Settings
 
@@ -42,33 +41,34 @@ def add_jobcast_progress(
             requests; empty for ``X-CSRFToken``.
     """
 
-    @pass_context
-    def jobcast_progress(
-        context: Context,
-        job_id: object,
-        *,
-        log: bool = False,
-        label: str = "",
-        cancellable: bool = False,
-    ) -> Markup:
-        request: Request = context["request"]
-        element = job_element(
-            job_id,
-            base_url=(settings or default_settings()).client_url,
-            # A path: behind a proxy, the application may know the wrong scheme and host.
-            token_url=request.url_for(f"{name}:token").path,
-            csrf_token=text_of(context.get("csrf_token")),
-            csrf_header=csrf_header,
-            nonce=_nonce(context, request),
-            label=label,
-            log=log,
-            cancellable=cancellable,
+    def token_url(context: Context) -> str:
+        # A path: behind a proxy, the application may know the wrong scheme and host.
+        return str(_request(context).url_for(f"{name}:token").path)
+
+    env.globals["jobcast_progress"] = progress_function(
+        settings=lambda: settings or default_settings(),
+        token_url=token_url,
+        nonce=_nonce,
+        csrf_header=csrf_header,
+    )
+
+
+def _request(context: Context) -> Request:
+    """Return the request that the template's context has.
+
+    Raises:
+        TypeError: it has none.
+    """
+    request: Request | None = context.get("request")
+    if request is None:
+        raise TypeError(
+            "jobcast_progress: the template's context has no request: render the template with"
+            " TemplateResponse(request, ...), and import a macro that calls jobcast_progress with"
+            " {% import ... with context %}"
         )
-        return Markup(element)  # noqa: S704  (job_element escapes all values)
-
-    env.globals["jobcast_progress"] = jobcast_progress
+    return request
 
 
-def _nonce(context: Context, request: Request) -> str:
-    """Return the nonce of the page's content security policy; empty without one."""
-    return text_of(context.get("csp_nonce") or getattr(request.state, "csp_nonce", None))
+def _nonce(context: Context) -> object:
+    """Return the nonce of the page's content security policy, of the context or of the request."""
+    return context.get("csp_nonce") or getattr(_request(context).state, "csp_nonce", None)

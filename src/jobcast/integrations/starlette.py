@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Mount, Route
 
-from jobcast.events import HTTP_BODY_MAX_LENGTH
+from jobcast.events import MAX_BODY_BYTES
 from jobcast.integrations.endpoint import Answer, Endpoint, Subject
 from jobcast.issuing import TOKEN_TTL
 from jobcast.settings import Settings
@@ -89,7 +89,7 @@ async def read_body(request: Request) -> bytes:
     body = b""
     async for chunk in request.stream():
         body += chunk
-        if len(body) > HTTP_BODY_MAX_LENGTH:
+        if len(body) > MAX_BODY_BYTES:
             break
     return body
 

@@ -200,5 +200,7 @@ def _begins(outgoing: Outgoing) -> bool:
 
 
 def _ends(outgoing: Outgoing) -> bool:
+    if outgoing.requires:
+        return False  # an event of a message that waits, which may be late
     goes_on = outgoing.state in (None, "started") or _begins(outgoing)
     return bool(outgoing.run.delivery) and not goes_on

@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from typing import Final
 
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from jobcast.publishing.cancellation import active_runs, learn
 from jobcast.transports.cancellation import Cancellation
@@ -46,7 +46,8 @@ class NoticeBoard:
 
     def post(self, cancellation: Cancellation) -> None:
         """Add a request. A message that is too long for the board is truncated."""
-        cancellation = structs.replace(cancellation, task="")  # the children do not need it
+        # The children do not need these.
+        cancellation = structs.replace(cancellation, task="", owner=UNSET)
         data = cancellation.encode()
         if len(data) > SLOT_SIZE - _ENTRY.size:
             data = structs.replace(cancellation, message=cancellation.message[:200]).encode()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class Grant(Struct, frozen=True):
-    """The right to follow a job as it was described when the right was checked."""
+    """The right to act on a job as it was described when the right was checked."""
 
     target: JobTarget | None = None  # None: the right holds for every record of the job
 
@@ -65,18 +65,24 @@ class Authorizer:
         if self._rule is not None:
             self._rule.close()
 
-    async def grant(self, subject: Subject, job_id: str) -> Grant | None:
-        """Return the subject's right to follow a job, or None if it has no right.
+    async def grant(
+        self, subject: Subject, job_id: str, actions: Sequence[str] = (FOLLOW,)
+    ) -> Grant | None:
+        """Return the subject's right to perform all actions on a job, or None if it lacks one.
 
         Raises:
             TransportUnavailable: the transport cannot read the job's description.
             FunctionFailed, FunctionTimeout: see :meth:`allows`.
         """
         # A right to a job of which only the id is known does not depend on the job's record.
-        if self._rule is None and default_rule(subject, FOLLOW, JobTarget(id=job_id)):
+        any_record = JobTarget(id=job_id)
+        if self._rule is None and all(default_rule(subject, each, any_record) for each in actions):
             return EVERY_RECORD
         target = JobTarget.of(job_id, await self._source.info(job_id))
-        return Grant(target) if await self.allows(subject, FOLLOW, target) else None
+        for action in actions:
+            if not await self.allows(subject, action, target):
+                return None
+        return Grant(target)
 
     async def allows(self, subject: Subject, action: str, target: Target) -> bool:
         """Return whether the subject may perform the action on the target.

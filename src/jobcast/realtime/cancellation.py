@@ -15,7 +15,7 @@ from jobcast.realtime.authorization import Authorizer
 from jobcast.realtime.connection.refusals import RefusalLog, shown
 from jobcast.realtime.rights import NOT_FOUND
 from jobcast.settings import Settings
-from jobcast.targets import CANCEL, FOLLOW, JobTarget
+from jobcast.targets import CANCEL, FOLLOW
 from jobcast.tokens import Subject
 from jobcast.transports import Source
 from jobcast.transports.cancellation import Cancellation, SupportsCancellation
@@ -70,15 +70,18 @@ class CancelService:
         """
         job_id = request.job_id
         await self._check_revocations(subject)
-        if not await self._may_cancel(subject, job_id):
+        grant = await self._authorizer.grant(subject, job_id, (FOLLOW, CANCEL))
+        if grant is None:
             return self._refused(subject, job_id, NOT_ALLOWED)
         if not isinstance(self._source, SupportsCancellation):
             message = f"the transport {self._scheme}:// of this server cannot cancel jobs"
             return self._refused(
                 subject, job_id, Refusal(code=NOT_CANCELLABLE.code, message=message)
             )
+        # Another owner may use the id since the check, which may take seconds.
+        owner = UNSET if grant.target is None else grant.target.owner
         answer = await self._source.cancel(
-            Cancellation(job_id=job_id, by=subject.sub, message=request.message)
+            Cancellation(job_id=job_id, by=subject.sub, message=request.message, owner=owner)
         )
         if answer.outcome == "job_not_found":
             return self._refused(subject, job_id, NOT_ALLOWED)
@@ -92,12 +95,6 @@ class CancelService:
             outcome=answer.outcome,
             terminates=answer.terminates if is_running else UNSET,
         )
-
-    async def _may_cancel(self, subject: Subject, job_id: str) -> bool:
-        target = JobTarget.of(job_id, await self._source.info(job_id))
-        return await self._authorizer.allows(
-            subject, FOLLOW, target
-        ) and await self._authorizer.allows(subject, CANCEL, target)
 
     def _refused(self, subject: Subject, job_id: str, refusal: Refusal) -> Refusal:
         self._refusals.info("cancel %s: %s: sub=%s", job_id, refusal.code, shown(subject.sub))

@@ -17,7 +17,11 @@ TICK: Final = 1.0  # seconds between updates of the ``Date`` header
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that ticks once a second, and ends as soon as a signal arrives."""
+    """A uvicorn server that ticks once a second, and ends as soon as a signal arrives.
+
+    Without a signal, such as after ``should_exit = True`` or with ``limit_max_requests``, it ends
+    at its next tick.
+    """
 
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

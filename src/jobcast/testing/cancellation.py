@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import msgspec
-from msgspec import UNSET, structs
+from msgspec import UNSET, UnsetType, structs
 
 from jobcast.errors import TransportUnavailable
 from jobcast.events import JobComplete, JobError, JobStatus
@@ -316,6 +316,25 @@ class CancellationContract(TransportContract):
         assert payload_of((await ends.source.snapshot(job_id)).events[-1])["by"] == "bob"
 
     @on_both_ends
+    async def test_request_for_another_owner_cancels_nothing(self, ends: Ends, job_id: str) -> None:
+        """The id is used again while the rights of the subject are checked."""
+        unowned = new_job_id()
+        await _begin(ends, queued(unowned), run=SENT)
+        await ends.publish(queued(job_id), origin=Origin("alice", SENT))
+        await ends.wait_stored(job_id, 1)
+        assert await cancel(ends, unowned, owner="alice") == JOB_NOT_FOUND
+        assert await cancel(ends, unowned, owner=None) == CANCELLED
+        for owner in ("bob", "", None):
+            assert await cancel(ends, job_id, owner=owner) == JOB_NOT_FOUND, owner
+        assert (await ends.source.snapshot(job_id)).seq == 1
+        await ends.publish(started(job_id), origin=Origin("bob", Run("bb", 1, "d9")))
+        await until(lambda: _is_in_state(ends, job_id, "started"))
+        assert await cancel(ends, job_id, owner="alice") == JOB_NOT_FOUND
+        assert (await ends.source.snapshot(job_id)).state == "started"
+        assert await cancel(ends, job_id, owner="bob") == REQUESTED
+        assert await cancel(ends, job_id, owner="alice") == JOB_NOT_FOUND
+
+    @on_both_ends
     async def test_feeds_show_cancelled_jobs(self, ends: Ends, job_id: str) -> None:
         other = new_job_id()
         await _begin(ends, described(queued(job_id), tags=(job_id,)), run=SENT)
@@ -368,6 +387,24 @@ class CancellationContract(TransportContract):
             answer = await cancelling
             assert answer in (CANCELLED, REQUESTED)
             assert answer == REQUESTED or raced in heard, number
+
+    @on_both_ends
+    async def test_request_after_the_end_does_not_cancel_a_redelivered_run(
+        self, ends: Ends, job_id: str
+    ) -> None:
+        """Requests race with results. A client that is answered "already ended" has no effect."""
+        seen = _notices(ends)
+        for number in range(RACES):
+            raced = f"{job_id}-{number}"
+            await _begin(ends, started(raced), run=FIRST)
+            cancelling = asyncio.create_task(cancel(ends, raced))
+            await asyncio.sleep(number % 10 / 1000)
+            await _publish(ends, completed(raced), run=FIRST)
+            answer = await cancelling
+            await _publish(ends, started(raced), run=REDELIVERED)
+            heard = {notice.job_id for notice in seen}
+            assert answer in (REQUESTED, ALREADY_ENDED)
+            assert (raced in heard) == (answer == REQUESTED), number
 
     @on_both_ends
     async def test_new_publisher_learns_at_the_start_of_a_cancelled_run(
@@ -450,7 +487,7 @@ class CancellationContract(TransportContract):
 
 
 class AnsweredCancellationContract(CancellationContract):
-    """The tests for transports whose answers to all events and renewals tell of a cancellation."""
+    """The tests for transports that answer events and renewals with the request in force."""
 
     @on_both_ends
     async def test_publisher_learns_that_its_job_is_cancelled(
@@ -552,11 +589,17 @@ class InterruptedCancellationContract(InterruptionContract, CancellationContract
 
 
 async def cancel(
-    ends: Ends, job_id: str, *, by: str | None = None, message: str = ""
+    ends: Ends,
+    job_id: str,
+    *,
+    by: str | None = None,
+    message: str = "",
+    owner: str | UnsetType | None = UNSET,
 ) -> CancelAnswer:
     """Cancel a job like a server process."""
     assert isinstance(ends.source, SupportsCancellation)
-    return await ends.source.cancel(Cancellation(job_id=job_id, by=by, message=message))
+    request = Cancellation(job_id=job_id, by=by, message=message, owner=owner)
+    return await ends.source.cancel(request)
 
 
 def stalled(job_id: str) -> JobStatus:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Final, Literal, Protocol, runtime_checkable
 
 import msgspec
-from msgspec import UNSET, Struct, field
+from msgspec import UNSET, Struct, UnsetType, field
 
 from jobcast.errors import JobCancelled
 from jobcast.events import JobError, JobStatus, Time, now, packet_head
@@ -43,6 +43,9 @@ class Cancellation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     job_id: str
     by: str | None = None  # the subject who asked for it; None for a process of the application
     message: str = ""  # for people
+    # The owner that the rights of the subject were checked for; unset if any owner's job may be
+    # cancelled. It is a condition of the request, which is kept without it.
+    owner: str | UnsetType | None = UNSET
     outcome: Outcome | None = None  # on the control channel
     sending: str = ""  # the sending that the request covers; the store sets it
     task: str = ""  # the name of the job's task, if the store knows it; on the control channel
@@ -66,6 +69,10 @@ class Cancellation(Struct, frozen=True, kw_only=True, omit_defaults=True):
     def covers(self, run: Run) -> bool:
         """Return whether the request covers a run, whose sending is known."""
         return first_sending(run.sending) == first_sending(self.sending)
+
+    def applies_to(self, owner: str | None) -> bool:
+        """Return whether the rights were checked for a job with this owner."""
+        return self.owner is UNSET or self.owner == owner
 
     @property
     def error(self) -> JobCancelled:
@@ -129,7 +136,8 @@ class SupportsCancellation(Protocol):
 
         A job that is not running ends at once; a running one gets the state ``cancelling``. A
         repeated request publishes no event: its outcome is ``requested`` while the job runs, and
-        ``already_ended`` after its end.
+        ``already_ended`` after its end. For a job with another owner than the request names, the
+        outcome is ``job_not_found``.
 
         Raises:
             TransportUnavailable: the request may not have been stored; repeating it does no harm.

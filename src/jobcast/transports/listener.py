@@ -10,6 +10,7 @@ from typing import ClassVar, Final
 
 from jobcast.aio import Backoff
 from jobcast.transports.cancellation import Cancellation, OnCancellation, notify
+from jobcast.transports.decoding import decoded
 
 POLL_INTERVAL: Final = 1.0  # seconds until a listener sees that it is closed, at most
 FIRST_DELAY: Final = 0.5  # seconds before the first attempt to reconnect
@@ -61,12 +62,9 @@ class ReconnectingListener(ABC):
         """Pass on the request in a message of the channel."""
         if self.is_closed:
             return
-        try:
-            cancellation = Cancellation.decode(message)
-        except ValueError as exc:
-            logger.warning("ignored a message on %s that is not jobcast's: %s", self._channel, exc)
-            return
-        notify(self._on_cancellation, cancellation)
+        cancellation = decoded(Cancellation.decode, message, self._channel)
+        if cancellation is not None:
+            notify(self._on_cancellation, cancellation)
 
     def _run(self) -> None:
         backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)

@@ -6,7 +6,7 @@ import time
 from collections import OrderedDict
 from typing import Final
 
-from msgspec import structs
+from msgspec import UNSET, structs
 
 from jobcast.events import (
     INFO,
@@ -119,16 +119,22 @@ class Record:
         """The sending of the current run, which a request to cancel the job covers."""
         return "" if self.runs.current is None else self.runs.current.sending
 
-    def cancel_answer(self, *, is_passed_on: bool = False) -> CancelAnswer | None:
+    def cancel_answer(
+        self, cancellation: Cancellation, *, is_passed_on: bool = False
+    ) -> CancelAnswer | None:
         """Return the answer to a request that has no effect; None if it would have one.
 
         Args:
+            cancellation: the request.
             is_passed_on: whether the workers have the request. A run that has received it before
                 its body ends, whether or not the job can be cancelled.
         """
+        if not cancellation.applies_to(self.owner):
+            return CancelAnswer(outcome="job_not_found")
         if self.has_ended:
             return CancelAnswer(outcome="already_ended")
-        if not self.info.cancellable and not (is_passed_on and self._is_running):
+        is_obeyed = is_passed_on and self._is_running and cancellation.covers(Run(self.sending))
+        if not (self.info.cancellable or is_obeyed):
             return CancelAnswer(outcome="not_cancellable")
         if self.cancellation is not None:
             return CancelAnswer(outcome="requested", terminates=self.info.terminates)
@@ -138,10 +144,11 @@ class Record:
         self, cancellation: Cancellation, *, is_passed_on: bool = False
     ) -> tuple[CancelAnswer, list[Message]]:
         """Cancel the current sending, and return the answer and the messages about it."""
-        answer = self.cancel_answer(is_passed_on=is_passed_on)
+        answer = self.cancel_answer(cancellation, is_passed_on=is_passed_on)
         if answer is not None:
             return answer, []
-        self.cancellation = structs.replace(cancellation, sending=self.sending)
+        sending = self.sending or cancellation.sending
+        self.cancellation = structs.replace(cancellation, sending=sending, owner=UNSET)
         self._request, self._ending = cancellation.request_head, cancellation.ending_head
         if self._is_running:
             messages, terminates = [self._append_request("")], self.info.terminates
@@ -351,19 +358,13 @@ class Records:
         return messages
 
     def cancel_answer(
-        self, job_id: str, passed_on: Cancellation | None = None
+        self, cancellation: Cancellation, *, is_passed_on: bool = False
     ) -> CancelAnswer | None:
-        """Return the answer to a request that has no effect; None if it would have one.
-
-        Args:
-            job_id: the id of the job.
-            passed_on: the request, if the workers have it.
-        """
-        record = self.get(job_id)
+        """Return the answer to a request that has no effect; None if it would have one."""
+        record = self.get(cancellation.job_id)
         if record is None:
             return CancelAnswer(outcome="job_not_found")
-        is_covered = passed_on is not None and passed_on.covers(Run(record.sending))
-        return record.cancel_answer(is_passed_on=is_covered)
+        return record.cancel_answer(cancellation, is_passed_on=is_passed_on)
 
     def sending_of(self, job_id: str) -> str:
         """Return the sending of a job's current run; an empty text if there is none."""

@@ -117,7 +117,7 @@ class Harness:
         assert self.steps(job_id) == steps
 
     def release(self, job_id: str) -> None:
-        """Let a run of ``ends_when_released`` end."""
+        """Let a run that waits for this end."""
         Path(f"{self.notes[job_id]}.released").touch()
 
     async def begun(self, result: AsyncResult[Any]) -> str:

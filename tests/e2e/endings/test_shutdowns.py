@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+import billiard
 import pytest
 import redis
 
@@ -135,8 +136,12 @@ async def test_memory_error_ends_the_job_and_its_worker(
         job_id = harness.send(jobs.has_no_memory)
         await harness.follow(job_id)
         await harness.alice.transcript.end(job_id)
-        await worker.wait_exit()
-        assert await harness.timeline(job_id) == [*STARTED, "error MemoryError failure"]
+        timeline = [*STARTED, "error MemoryError failure"]
+        if billiard.VERSION >= (4, 3):
+            await worker.wait_exit()
+            assert await harness.timeline(job_id) == timeline
+        else:  # the pool logs the error, and its worker runs further jobs
+            assert await harness.final_timeline(job_id) == timeline
 
 
 async def test_sys_exit_in_a_solo_pool_ends_the_job_and_its_worker(

@@ -9,19 +9,23 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from celery import Celery
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import WorkerLostError
+from celery import VERSION, Celery
 from celery.worker import state
 
 from jobcast import ProgressTask
 from jobcast.celery import cancel_requests
 from jobcast.celery.cancel_requests import CancelRequests
 from jobcast.celery.headers import SENDING_HEADER
-from jobcast.celery.request import JobRequest, request_class
+from jobcast.celery.request import JobRequest
+from jobcast.celery.result_backend import can_access_results
 from jobcast.publishing import notice_board, runtime
 from jobcast.publishing.cancellation import learn
 from jobcast.publishing.notice_board import NoticeBoard, create_board
 from jobcast.transports.cancellation import Cancellation
 from tests.support import TIMEOUT, new_id
+from tests.unit.celery.deliveries import receive, send
 
 
 @pytest.fixture
@@ -67,22 +71,6 @@ def board(monkeypatch: pytest.MonkeyPatch) -> NoticeBoard:
     return create_board()
 
 
-def send(task: Any, **options: Any) -> Any:
-    """Send a task, and return its message as a worker gets it."""
-    queue = new_id()
-    task.apply_async(queue=queue, **options)
-    with task.app.connection_for_read() as connection:
-        return task.app.amqp.queues[queue](connection.default_channel).get()
-
-
-def receive(task: Any, message: Any) -> JobRequest:
-    """Return the request of a delivery."""
-    request: JobRequest = request_class(task.Request)(
-        message, app=task.app, task=task, headers=message.headers, decoded=False
-    )
-    return request
-
-
 def covering(message: Any, outcome: Any) -> Cancellation:
     headers = message.headers
     return Cancellation(
@@ -120,6 +108,84 @@ def test_a_message_that_comes_after_the_request_is_discarded(
     requests.discard_if_cancelled(request)
     assert request.is_over
     assert result_of(app, request.id) == "REVOKED"
+
+
+@pytest.fixture
+def failing_backend(app: Celery, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Let the backend fail once. Return the ids of the tasks that it should have revoked."""
+    failed: list[str] = []
+    mark = app.backend.mark_as_revoked
+
+    def fail_once(task_id: str, *args: Any, **kwargs: Any) -> Any:
+        if failed:
+            return mark(task_id, *args, **kwargs)
+        failed.append(task_id)
+        raise OSError("the backend is away")
+
+    monkeypatch.setattr(app.backend, "mark_as_revoked", fail_once)
+    return failed
+
+
+def after_grace(consumer: Any) -> list[str]:
+    """Return the ids of the jobs, later, whose runs are to be terminated after their grace."""
+    scheduled: list[str] = []
+    consumer.timer.call_after = lambda _seconds, _guarded, args: scheduled.append(args[0])
+    return scheduled
+
+
+def test_a_message_that_could_not_be_discarded_gets_the_grace_of_its_run(
+    task: Any, consumer: Any, board: NoticeBoard, failing_backend: list[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
+    requests, scheduled = CancelRequests(consumer), after_grace(consumer)
+    message = send(task)
+    request = receive(task, message)
+    requests.learn(covering(message, "requested"))
+    assert failing_backend == [request.id]
+    assert f"job {request.id}: could not store" in caplog.text
+    assert not request.is_over
+    pass_to_pool(request)
+    accept(request)
+    assert posted(board) == [request.id]
+    assert scheduled == [request.id]
+
+
+def test_a_message_that_could_not_be_discarded_is_discarded_when_it_is_delivered_again(
+    app: Celery, task: Any, requests: CancelRequests, failing_backend: list[str]
+) -> None:
+    message = send(task)
+    lost = receive(task, message)
+    requests.learn(covering(message, "requested"))
+    redelivered = receive(task, message)
+    requests.discard_if_cancelled(redelivered)
+    assert (lost.is_over, redelivered.is_over) == (False, True)
+    assert result_of(app, lost.id) == "REVOKED"
+
+
+def test_a_repeated_request_discards_a_message_that_could_not_be_discarded(
+    app: Celery, task: Any, requests: CancelRequests, failing_backend: list[str]
+) -> None:
+    message = send(task)
+    request = receive(task, message)
+    for _ in range(2):
+        requests.learn(covering(message, "requested"))
+    assert request.is_over
+    assert result_of(app, request.id) == "REVOKED"
+
+
+def test_a_waiting_message_whose_revocation_could_not_be_stored_gets_the_grace_of_its_run(
+    task: Any, consumer: Any, failing_backend: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    requests, scheduled = CancelRequests(consumer), after_grace(consumer)
+    message = send(task)
+    request = receive(task, message)
+    pass_to_pool(request)
+    with caplog.at_level("ERROR"):
+        requests.learn(covering(message, "cancelled"))
+    assert failing_backend == [request.id]
+    assert f"job {request.id}: could not handle its cancellation" in caplog.text
+    accept(request)
+    assert scheduled == [request.id]
 
 
 @pytest.mark.parametrize("outcome", ["cancelled", "requested"])
@@ -224,7 +290,7 @@ def test_a_worker_in_a_fork_learns_of_requests(consumer: Any) -> None:
     """Servers preload applications and fork, and a fork may be a worker."""
     fork = multiprocessing.get_context("fork")
     learned = fork.SimpleQueue()
-    consumer.call_soon = lambda _guarded, _handle, cancellation, _: learned.put(cancellation)
+    consumer.call_soon = lambda *call: learned.put(call[3])
 
     def work() -> None:
         cancel_requests.begin(consumer)
@@ -337,3 +403,75 @@ def test_the_success_of_an_earlier_sending_does_not_count(app: Celery, task: Any
     accept(request)
     assert result_of(app, job_id) == "SUCCESS"
     assert request.stored_success() is None
+
+
+celery_reads_success = pytest.mark.skipif(
+    VERSION < (5, 7), reason="Celery reads no results of lost runs before"
+)
+
+
+class Away(BaseException):
+    """Ends a read that is repeated without limit."""
+
+
+def test_a_result_is_read_at_most_four_times_from_a_backend_that_is_away(
+    app: Celery, task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The read blocks the loop that serves all children."""
+    reads: list[str] = []
+
+    def fail(task_id: str) -> Any:
+        reads.append(task_id)
+        if len(reads) > 4:
+            raise Away
+        raise OSError("the backend is away")
+
+    monkeypatch.setattr(app.backend, "always_retry", True)
+    monkeypatch.setattr(app.backend, "exception_safe_to_retry", lambda _: True)
+    monkeypatch.setattr(app.backend, "_get_task_meta_for", fail)
+    request = receive(task, send(task))
+    accept(request)
+    assert request.stored_success() is None
+    assert reads
+
+
+@celery_reads_success
+def test_celery_and_the_job_share_one_read_of_the_result_of_a_lost_run(
+    app: Celery, task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request = receive(task, send(task))
+    accept(request)
+    app.backend.mark_as_done(request.id, "done")
+    reads: list[str] = []
+    read = app.backend._get_task_meta_for
+    monkeypatch.setattr(
+        app.backend, "_get_task_meta_for", lambda task_id: reads.append(task_id) or read(task_id)
+    )
+    try:
+        raise WorkerLostError("the child was killed")
+    except WorkerLostError:
+        request.on_failure(ExceptionInfo())
+    assert reads == [request.id]
+    assert result_of(app, request.id) == "SUCCESS"
+
+
+@celery_reads_success
+def test_celery_counts_the_success_of_an_earlier_sending_as_little_as_the_job_does(
+    app: Celery, task: Any
+) -> None:
+    job_id = new_id()
+    app.backend.mark_as_done(job_id, "done")
+    request = receive(task, send(task, task_id=job_id))
+    accept(request)
+    assert request._success_was_stored() is False
+
+
+@pytest.mark.parametrize(
+    ("backend", "can_access"), [
+        (SimpleNamespace(), True),
+        (SimpleNamespace(as_uri=lambda: "rpc://"), False),
+        (SimpleNamespace(as_uri=lambda: "redis://"), True),
+    ],
+)  # fmt: skip
+def test_a_backend_may_lack_an_address(backend: Any, can_access: bool) -> None:
+    assert can_access_results(backend) == can_access

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from threading import Event, Thread
 from typing import Any, ClassVar, NamedTuple
 from uuid import UUID
 
@@ -15,7 +15,7 @@ import jwt
 import pytest
 from fastapi import FastAPI, Header, HTTPException
 from flask import Flask, request
-from jinja2 import Environment
+from jinja2 import DictLoader, Environment
 from msgspec import structs
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -23,13 +23,15 @@ from starlette.responses import HTMLResponse
 from starlette.routing import Mount, Route
 from starlette.templating import Jinja2Templates
 
+from jobcast.integrations import endpoint
+from jobcast.integrations.endpoint import Endpoint
 from jobcast.integrations.fastapi import router
 from jobcast.integrations.flask import blueprint
 from jobcast.integrations.jinja import add_jobcast_progress
 from jobcast.integrations.starlette import mount
 from jobcast.realtime import create_app
 from jobcast.settings import Settings
-from tests.support import SECRET, free_port
+from tests.support import SECRET, TIMEOUT, free_port
 
 SETTINGS = Settings(jwt_secret=SECRET, public_url="https://jobs.example.com")
 USER = UUID("9f1c9a7e-7b6e-4b0c-8a53-0c7fd4f8d7a0")
@@ -170,15 +172,79 @@ def test_redirect_has_a_token_if_the_server_reads_tokens_from_urls(
     assert answer.headers["cache-control"] == "no-store"
 
 
-@pytest.mark.parametrize("path", ["jobs/%01", "jobs/%01/events"])
-def test_invalid_job_id_is_not_found(make_site: Callable[..., Ask], path: str) -> None:
-    assert make_site(settings=SETTINGS)("GET", f"/jobcast/{path}", "alice").status == 404
+@pytest.mark.parametrize(
+    ("method", "path", "detail"),
+    [
+        ("GET", "jobs/%01", "This job does not exist, or you may not follow it."),
+        ("GET", "jobs/%01/events", "This job does not exist, or you may not follow it."),
+        ("POST", "jobs/%01/cancel", "This job does not exist, or you may not cancel it."),
+    ],
+    ids=["snapshot", "events", "cancel"],
+)
+def test_invalid_job_id_is_not_found(
+    make_site: Callable[..., Ask], method: str, path: str, detail: str
+) -> None:
+    ask = make_site(settings=SETTINGS)
+    answer = ask(method, f"/jobcast/{path}", "alice", b"{}", "application/json")
+    assert (answer.status, answer.json["detail"]) == (404, detail)
 
 
 def test_snapshot_without_a_server_is_a_bad_gateway(make_site: Callable[..., Ask]) -> None:
     ask = make_site(settings=SETTINGS, internal_url=f"http://127.0.0.1:{free_port()}")
     answer = ask("GET", "/jobcast/jobs/42", "alice")
     assert (answer.status, answer.json["code"]) == (502, "unavailable")
+
+
+class Incomplete(BaseHTTPRequestHandler):
+    """A server whose answers end early, or not at all."""
+
+    status: ClassVar[int]
+    may_end: ClassVar[Event]
+
+    def do_GET(self) -> None:
+        self.send_response(self.status)
+        self.send_header("Content-Type", "application/problem+json")
+        self.send_header("Content-Length", "500")
+        self.end_headers()
+        self.wfile.write(b'{"code":')
+        self.wfile.flush()
+        self.may_end.wait(TIMEOUT)
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.do_GET()
+
+    def log_message(self, *_: object) -> None: ...
+
+
+@pytest.fixture(params=["ends", "waits"])
+def incomplete_server(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """Return the URL of a server with incomplete answers."""
+    monkeypatch.setattr(endpoint, "PROXY_TIMEOUT", TIMEOUT if request.param == "ends" else 0.2)
+    may_end = Event()
+    monkeypatch.setattr(Incomplete, "may_end", may_end, raising=False)
+    if request.param == "ends":
+        may_end.set()
+    with ThreadingHTTPServer(("127.0.0.1", 0), Incomplete) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        may_end.set()
+        server.shutdown()
+
+
+@pytest.mark.parametrize("status", [200, 302, 404, 500])
+def test_incomplete_answer_is_a_bad_gateway(
+    incomplete_server: str, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr(Incomplete, "status", status, raising=False)
+    asked = Endpoint(SETTINGS, internal_url=incomplete_server)
+    for answer in (
+        asked.snapshot("alice", "42"),
+        asked.cancel("alice", "42", "application/json", b"{}"),
+    ):
+        assert (answer.status, json.loads(answer.body)["code"]) == (502, "unavailable")
 
 
 class JobServer(BaseHTTPRequestHandler):
@@ -416,6 +482,24 @@ def test_jinja_draws_the_element(kind: str, context: dict[str, Any]) -> None:
 def test_jinja_draws_the_element_without_csrf_token_and_nonce(kind: str) -> None:
     ask = asked_by(site_with_pages(kind, {}))
     assert ask("GET", "/page?job=42").body.decode() == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("template", "context"),
+    [
+        ("{{ jobcast_progress(job) }}", {}),
+        ("{% from 'macros' import bar %}{{ bar(job) }}", {"request": Request({"type": "http"})}),
+    ],
+    ids=["rendered without", "macro imported without context"],
+)
+def test_template_without_a_request_raises_an_error_that_says_what_to_pass(
+    template: str, context: dict[str, Any]
+) -> None:
+    macros = "{% macro bar(job) %}{{ jobcast_progress(job) }}{% endmacro %}"
+    env = Environment(autoescape=True, loader=DictLoader({"macros": macros}))
+    add_jobcast_progress(env, settings=SETTINGS)
+    with pytest.raises(TypeError, match=r"TemplateResponse\(request, .* with context %}"):
+        env.from_string(template).render(context, job="42")
 
 
 def test_jinja_finds_the_endpoint_of_a_mounted_application() -> None:

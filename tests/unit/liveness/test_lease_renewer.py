@@ -116,6 +116,18 @@ def test_job_that_is_queued_again_releases_the_lease_of_its_run() -> None:
     assert holder.kept == set()
 
 
+def test_late_event_of_a_scheduled_run_keeps_the_lease_of_the_run() -> None:
+    """The main process may reach the store only when the run of a task with an ETA has begun."""
+    holder = Holder()
+    leases = always_due(holder)
+    leases.hold(lease_of(1))
+    leases.renew_and_release()
+    queued = JobStatus(job_id="1", status="queued")
+    leases.end([Outgoing.of(queued, Origin(run=run_of(1)), requires="pending")])
+    leases.renew_and_release()
+    assert holder.kept == {lease_of(1)}
+
+
 def test_run_elsewhere_that_has_ended_is_not_renewed_and_keeps_its_lease() -> None:
     """The ending may be unsent: only the process that publishes it knows when it is stored."""
     holder = Holder()

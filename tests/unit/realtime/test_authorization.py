@@ -106,6 +106,16 @@ async def test_default_rule_reads_no_record_for_a_listed_job() -> None:
         assert store.reads == 2
 
 
+async def test_right_to_cancel_a_job_depends_on_its_record_unless_the_token_has_both() -> None:
+    store, actions = Store(), ("follow", "cancel")
+    with authorizing(None, store) as authorizer:
+        follower = Subject(sub="a", claims={"jobs": ["42"]})
+        assert await authorizer.grant(follower, "42", actions) is None
+        canceller = Subject(sub="a", claims={"jobs": ["42"], "can": ["cancel"]})
+        assert await authorizer.grant(canceller, "42", actions) is EVERY_RECORD
+        assert await authorizer.grant(Subject(sub="bob"), "42", actions) == Grant(TARGET)
+
+
 @pytest.mark.parametrize(
     ("changed", "covered"),
     [

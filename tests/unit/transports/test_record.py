@@ -161,6 +161,6 @@ def test_a_request_that_the_workers_have_is_not_refused_while_the_job_runs(
         event = JobStatus(job_id=JOB, status=status, cancellable=False)
         records.add(Outgoing.of(event, Origin(run=run)))
     request = Cancellation(job_id=JOB, sending=sending)
-    answer = records.cancel_answer(JOB, request)
+    answer = records.cancel_answer(request, is_passed_on=True)
     assert (answer and answer.outcome) == outcome
-    assert records.cancel_answer(JOB) == CancelAnswer(outcome="not_cancellable")
+    assert records.cancel_answer(request) == CancelAnswer(outcome="not_cancellable")

@@ -23,7 +23,7 @@ from jobcast.aio import BackgroundTasks, LoopChange
 from jobcast.realtime import metrics
 from jobcast.realtime.connection.addresses import Addresses
 from jobcast.realtime.connection.budget import Budget
-from jobcast.realtime.connection.outbox import Outbox
+from jobcast.realtime.connection.outbox import Outbox, unattached
 from jobcast.realtime.connection.packets import (
     MAX_ATTACHMENT_BYTES,
     BadPacket,
@@ -151,13 +151,13 @@ class EngineIOAdapter:
         """Return a connection's outbox, which it has in place of python-engineio's queue."""
         socket = self._eio.sockets[eio_sid]
         queue = socket.queue
-        if isinstance(queue, Outbox):
-            return queue
-        outbox = self._new_outbox()  # the connection is older than this adapter
-        outbox.on_overflow = partial(self.cut, eio_sid)
-        while not queue.empty():
-            outbox.put_nowait(queue.get_nowait())
-        socket.queue = outbox
+        outbox = queue if isinstance(queue, Outbox) else self._new_outbox()
+        if outbox.on_overflow is unattached:
+            outbox.on_overflow = partial(self.cut, eio_sid)
+        if outbox is not queue:  # the connection is older than this adapter
+            while not queue.empty():
+                outbox.put_nowait(queue.get_nowait())
+            socket.queue = outbox
         return outbox
 
     def _new_outbox(self, *_: object, **__: object) -> Outbox:
@@ -336,7 +336,7 @@ class EngineIOAdapter:
         self._addresses.add(eio_sid, address_of(scope))
         self._budgets[eio_sid] = self._new_budget()
         self.expect(eio_sid)
-        self.outbox(eio_sid).on_overflow = partial(self.cut, eio_sid)
+        self.outbox(eio_sid)
         socket = self._eio.sockets[eio_sid]
         if scope.get("type") == "websocket":
             socket.last_ping = None  # the WebSocket's handler sends its own pings

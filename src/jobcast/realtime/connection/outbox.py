@@ -43,6 +43,13 @@ class Sink(Protocol):
         """Close the WebSocket immediately."""
 
 
+def unattached(pending: int) -> None:
+    """Raise an error, because an outbox without a connection has grown too long."""
+    raise RuntimeError(
+        f"{pending} characters wait in an outbox without a connection: set its on_overflow first"
+    )
+
+
 class Outbox(SendQueue[Packet | None]):
     """A bounded queue for an Engine.IO socket, in place of python-engineio's unbounded one.
 
@@ -53,7 +60,8 @@ class Outbox(SendQueue[Packet | None]):
     a quarter of its memory.
 
     Args:
-        on_overflow: closes the connection; called once, with the number of queued characters.
+        on_overflow: closes the connection; called once, with the number of queued characters. It
+            has to be set as soon as the connection is known.
         limit: the maximum number of queued characters.
         memory: the memory limit for all connections.
     """
@@ -65,7 +73,7 @@ class Outbox(SendQueue[Packet | None]):
 
     def __init__(
         self,
-        on_overflow: Callable[[int], None] = lambda _: None,
+        on_overflow: Callable[[int], None] = unattached,
         limit: int = DEFAULT_LIMIT,
         *,
         memory: SendMemory | None = None,

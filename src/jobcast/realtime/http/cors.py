@@ -51,11 +51,12 @@ class Cors:
     def check_session(self, request: HTTPConnection) -> None:
         """Check that the browser of a session has not sent a request for a page of another site.
 
-        A page whose origin :meth:`headers` has accepted may act for its user. Without an origin,
-        ``Sec-Fetch-Site`` tells; programs send neither.
+        A page whose origin :meth:`headers` has accepted may act for its user. In a request without
+        ``Origin``, ``Sec-Fetch-Site`` names the relation of the page's site to the server. Other
+        programs than browsers send neither header.
 
         Raises:
-            Problem: the browser says that the page is of another site.
+            Problem: the browser has sent the request for a page of another site.
         """
         if "origin" in request.headers:
             return

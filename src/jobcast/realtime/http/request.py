@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 
 from jobcast.errors import InvalidJobId
 from jobcast.events import (
-    HTTP_BODY_MAX_LENGTH,
+    MAX_BODY_BYTES,
     SEQ_MAX,
     CancelJob,
     CancelMessage,
@@ -110,11 +110,11 @@ async def _body(request: Request) -> bytes:
         async with asyncio.timeout(BODY_TIMEOUT):
             async for part in request.stream():
                 body += part
-                if len(body) > HTTP_BODY_MAX_LENGTH:
+                if len(body) > MAX_BODY_BYTES:
                     raise Problem(
                         HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
                         "invalid_request",
-                        f"the body should have at most {HTTP_BODY_MAX_LENGTH} bytes",
+                        f"the body should have at most {MAX_BODY_BYTES} bytes",
                     )
     except TimeoutError:
         detail = f"the body did not arrive within {BODY_TIMEOUT:.0f} s"

@@ -29,18 +29,28 @@ MAX_SEEN: Final = 1000  # requests that are recognised when the broker delivers 
 class CancelRequest(Struct, frozen=True):
     """A request on its way to the server processes. The id makes repeated deliveries harmless.
 
-    The first message of a request asks the process that sent it for the job's current sending. The
-    second one has that sending, and takes effect in every process. In between, the workers learn of
-    the request: see :class:`~jobcast.transports.amqp.inbox.RequestInbox`.
+    The first message of a request, the probe, asks the process that sent it for the job's current
+    sending. The second one has that sending, and takes effect in every process. In between, the
+    workers learn of the request: see :class:`~jobcast.transports.amqp.inbox.RequestInbox`. If it
+    has no effect, the process withdraws it.
     """
 
     cancellation: Cancellation
     id: str
+    sender: str = ""  # the id of the publisher of the process with the client
     takes_effect: bool = False
+    is_withdrawn: bool = False  # for the workers
 
     @classmethod
-    def of(cls, cancellation: Cancellation, *, takes_effect: bool = False) -> CancelRequest:
-        return cls(cancellation, secrets.token_hex(8), takes_effect)
+    def of(
+        cls, cancellation: Cancellation, sender: str = "", *, takes_effect: bool = False
+    ) -> CancelRequest:
+        return cls(cancellation, secrets.token_hex(8), sender, takes_effect)
+
+    @property
+    def withdrawal(self) -> CancelRequest:
+        """The message by which the workers forget the request."""
+        return structs.replace(self, is_withdrawn=True)
 
     def encode(self) -> bytes:
         return msgspec.json.encode(self)

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
+from contextlib import suppress
 from typing import Any
 
+from amqp.exceptions import AccessRefused
 from kombu.connection import Connection
 
-from jobcast.transports.amqp.kept import read_kept, receive_all
+from jobcast.transports.amqp.cancellation import CancelRequest
+from jobcast.transports.amqp.kept import READ_TRIES, OthersReading, read_kept, receive_all
 from jobcast.transports.amqp.names import REQUEST_KEY, Names
 from jobcast.transports.base import Outgoing
 from jobcast.transports.cancellation import MAX_KEPT, Cancellation
+from jobcast.transports.decoding import decoded
+from jobcast.transports.runs import first_sending
 
 logger = logging.getLogger(__name__)
 
@@ -22,26 +27,32 @@ class RequestInbox:
     The broker answers for no record, so the order of messages has to. A server process passes a
     request to all inboxes, and to the queue of kept requests, before it lets the request take
     effect by a message among the events. If that message precedes a ``started`` event, then the
-    request is in the inbox when the broker has confirmed the event.
+    request is in the inbox when the broker has confirmed the event. A request that has no effect is
+    in the inbox until the process withdraws it.
 
     An inbox uses a connection of its publisher, and its thread.
 
-    Raises:
-        KombuError, AMQPError, OSError: the connection has ended, or other processes keep reading.
+    Only one process at a time can read the kept requests. An inbox that does not get its turn reads
+    them later, and lacks them until then.
     """
 
     def __init__(self, broker: Connection, names: Names) -> None:
         self._broker = broker
+        self._names = names
         self._channel: Any = broker.channel()
         self._queue = names.new_queue(names.cancellations)
-        self._bind_queue(names)
-        self._requests: OrderedDict[str, Cancellation] = OrderedDict()  # by job id
-        lock = names.reading(names.cancellations)
-        for request in read_kept(broker, names.kept_requests(), lock, Cancellation.decode):
-            self._add(request)
+        self._has_kept = False
+        self._tries = READ_TRIES  # to read the kept requests, the next time
+        # By job and first sending, and by the id of the request. Requests can race.
+        self._requests: OrderedDict[tuple[str, str], dict[str, Cancellation]] = OrderedDict()
 
-    def _bind_queue(self, names: Names) -> None:
-        exchange = names.cancellations_exchange()
+    def open(self) -> None:
+        """Receive requests from now on.
+
+        Raises:
+            KombuError, AMQPError, OSError: the connection has ended, or a permission is missing.
+        """
+        exchange = self._names.cancellations_exchange()
         exchange(self._channel).declare()
         # Kombu's exclusive queues are deleted when they have no consumer any longer.
         self._channel.queue_declare(
@@ -49,27 +60,62 @@ class RequestInbox:
         )
         self._channel.queue_bind(self._queue, exchange.name, REQUEST_KEY)
 
-    def read(self) -> None:
-        """Read the requests that have arrived.
+    def close(self) -> None:
+        """Delete the queue, which otherwise exists as long as the connection.
 
         Raises:
             KombuError, AMQPError, OSError: the connection has ended.
         """
-        for message in receive_all(self._broker, self._channel, self._queue, no_ack=True):
-            try:
-                self._add(Cancellation.decode(message.body))
-            except ValueError as exc:
-                logger.warning(
-                    "ignored a message of %s that is not jobcast's: %s", self._queue, exc
-                )
+        channel: Any = self._broker.channel()
+        with suppress(AccessRefused):  # the queue was not declared for that reason
+            channel.queue_delete(self._queue)
+        for each in (channel, self._channel):
+            each.close()  # a refusal has closed a channel already
+
+    def read(self) -> None:
+        """Read the requests that have arrived.
+
+        Raises:
+            KombuError, AMQPError, OSError: the connection has ended, or a permission is missing.
+        """
+        if not self._has_kept:
+            self._read_kept()
+        for message in receive_all(self._channel, self._queue, no_ack=True):
+            request = decoded(CancelRequest.decode, message.body, self._queue)
+            if request is not None:
+                self._add(request)
+
+    def _read_kept(self) -> None:
+        lock = self._names.read_lock(self._names.cancellations)
+        kept = self._names.kept_requests()
+        tries, self._tries = self._tries, 1  # later attempts do not delay runs
+        try:
+            requests = read_kept(self._broker, kept, lock, CancelRequest.decode, tries)
+        except OthersReading as exc:
+            logger.log(
+                logging.WARNING if tries > 1 else logging.DEBUG,
+                "this process does not yet know the requests to cancel jobs from before its first"
+                " run (%s); reading them with the next status", exc,
+            )  # fmt: skip
+            return
+        self._has_kept = True
+        for request in requests:
+            self._add(request)
 
     def find(self, outgoing: Outgoing) -> Cancellation | None:
-        """Return the request that covers the run of an event."""
-        request = self._requests.get(outgoing.job_id)
-        return request if request is not None and request.covers(outgoing.run) else None
+        """Return the first request that covers the run of an event."""
+        found = self._requests.get((outgoing.job_id, first_sending(outgoing.run.sending)))
+        return next(iter(found.values())) if found else None
 
-    def _add(self, request: Cancellation) -> None:
-        self._requests[request.job_id] = request
-        self._requests.move_to_end(request.job_id)
+    def _add(self, request: CancelRequest) -> None:
+        cancellation = request.cancellation
+        key = cancellation.job_id, first_sending(cancellation.sending)
+        found = self._requests.pop(key, {})
+        if request.is_withdrawn:
+            found.pop(request.id, None)
+        else:
+            found[request.id] = cancellation
+        if found:
+            self._requests[key] = found
         while len(self._requests) > MAX_KEPT:
             self._requests.popitem(last=False)

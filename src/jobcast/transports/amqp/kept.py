@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
@@ -14,22 +13,29 @@ from kombu.entity import Queue
 from kombu.exceptions import KombuError
 
 from jobcast.aio import jittered
+from jobcast.transports.amqp.connection import ANSWER_TIMEOUT
+from jobcast.transports.decoding import decoded
 
 T = TypeVar("T")
 
 READ_TRIES: Final = 50  # attempts while another process reads
 READ_DELAY: Final = 0.1  # seconds between two attempts
-DELIVERY_TIMEOUT: Final = 1.0  # seconds; messages may expire while they are counted
-
-logger = logging.getLogger(__name__)
 
 
 class OthersReading(KombuError):
     """Other processes keep reading a queue."""
 
 
+class MessagesWithheld(KombuError):
+    """The broker counts messages in a queue, and does not deliver them."""
+
+
 def read_kept(
-    broker: Connection, queue: Queue, lock: str, decode: Callable[[bytes | str], T]
+    broker: Connection,
+    queue: Queue,
+    lock: str,
+    decode: Callable[[bytes | str], T],
+    tries: int = READ_TRIES,
 ) -> list[T]:
     """Return the decoded messages of a queue, the oldest first. Blocks for a bounded time.
 
@@ -40,69 +46,66 @@ def read_kept(
         queue: the queue; it is declared.
         lock: the name of an exclusive queue that serves as a lock.
         decode: parses the body of a message. Messages for which it raises ValueError are removed.
+        tries: the number of attempts while other processes read.
 
     Raises:
-        KombuError, AMQPError, OSError: the broker is unreachable, or other processes keep reading.
+        OthersReading: other processes keep reading.
+        KombuError, AMQPError, OSError: the broker is unreachable.
     """
-    for _ in range(READ_TRIES):
-        locked = broker.channel()
+    for attempt in range(tries):
+        if attempt:
+            time.sleep(jittered(READ_DELAY, 0.5, 1.5))
+        locked: Any = broker.channel()
         try:
             locked.queue_declare(lock, exclusive=True)
         except ResourceLocked:  # it has closed the channel
-            time.sleep(jittered(READ_DELAY, 0.5, 1.5))
             continue
+        channel: Any = broker.channel()
         try:
-            return _read(broker, queue, decode)
+            return _read(channel, queue, decode)
         finally:
             if broker.connected:
+                channel.close()  # returns the unacknowledged messages to the queue
                 locked.queue_delete(lock)
                 locked.close()
     raise OthersReading(f"other processes are reading {queue.name}")
 
 
-def _read(broker: Connection, queue: Queue, decode: Callable[[bytes | str], T]) -> list[T]:
-    channel: Any = broker.channel()
+def _read(channel: Any, queue: Queue, decode: Callable[[bytes | str], T]) -> list[T]:
     queue(channel).declare()
     found = []
-    for message in receive_all(broker, channel, queue.name):
-        try:
-            found.append(decode(message.body))
-        except ValueError as exc:
-            logger.warning("ignored a message of %s that is not jobcast's: %s", queue.name, exc)
+    for message in receive_all(channel, queue.name):
+        kept = decoded(decode, message.body, queue.name)
+        if kept is None:
             channel.basic_ack(message.delivery_tag)
-    channel.close()  # returns the unacknowledged messages to the queue
+        else:
+            found.append(kept)
     return found
 
 
-def receive_all(
-    broker: Connection, channel: Any, queue: str, *, no_ack: bool = False
-) -> list[Message]:
+def receive_all(channel: Any, queue: str, *, no_ack: bool = False) -> list[Message]:
     """Return all messages that a queue has now, the oldest first.
 
+    A slow broker delays the answer. It does not shorten the list: the answer to a cancelled
+    consumer comes from the queue, after all deliveries.
+
     Args:
-        broker: a connection.
-        channel: a channel of the connection.
+        channel: a channel.
         queue: the name of the queue.
         no_ack: whether to remove the messages from the queue.
 
     Raises:
-        KombuError, AMQPError, OSError: the connection has ended.
+        KombuError, AMQPError, OSError: the connection has ended, or the broker withholds messages.
     """
     messages: list[Message] = []
-    count = channel.queue_declare(queue, passive=True).message_count
-    if count:
+    received_at = time.monotonic()
+    while count := channel.queue_declare(queue, passive=True).message_count:
+        before = len(messages)
         # Messages that a consumer gets come faster than those that are fetched one by one.
         tag = channel.basic_consume(queue, no_ack=no_ack, callback=messages.append)
-        while len(messages) < count and _drain(broker):
-            pass
         channel.basic_cancel(tag)
+        if len(messages) > before:
+            received_at = time.monotonic()
+        elif time.monotonic() - received_at > ANSWER_TIMEOUT:
+            raise MessagesWithheld(f"the broker does not deliver {count} messages of {queue}")
     return messages
-
-
-def _drain(broker: Connection) -> bool:
-    """Receive a message. Return whether there was one in time."""
-    try:
-        broker.drain_events(timeout=DELIVERY_TIMEOUT)
-    except TimeoutError:
-        return False
-    return True

@@ -72,7 +72,7 @@ class Names(Struct, frozen=True):
         return kept_queue(self.revocations_exchange(), max_length=MAX_REVOCATIONS)
 
     @staticmethod
-    def reading(exchange: str) -> str:
+    def read_lock(exchange: str) -> str:
         """Return the name of the lock for the readers of the kept messages of an exchange."""
         return f"{exchange}.reading"
 
@@ -85,7 +85,7 @@ class Names(Struct, frozen=True):
         return kept_queue(exchange, REQUEST_KEY, max_length=MAX_KEPT, message_ttl=KEPT_FOR)
 
     def new_notices_queue(self) -> Queue:
-        """Return a queue of a worker process, for requests to cancel jobs that were accepted."""
+        """Return a queue of a worker process, for the notices of accepted requests."""
         exchange = self.cancellations_exchange()
         return Queue(
             self.new_queue(exchange.name),

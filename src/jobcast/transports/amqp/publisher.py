@@ -111,30 +111,55 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
                 self._audience.check(reached=not self._returned, may_repeat=may_repeat)
             self._publish_confirmed(exchange, bodies, delivery_mode=PERSISTENT)
             self._audience.check(reached=not self._returned, may_repeat=may_repeat)
-            if self.on_cancelled is not None:
-                self._read_requests(batch)
         except KOMBU_ERRORS as exc:
             if isinstance(exc, NotFound):
                 self._audience.exchange_lost()
             raise PublishFailed(self._failed(exc), batch) from exc
+        if self.on_cancelled is not None:
+            self._read_requests(batch)
         self._latest.add(numbered)
         self._notify_cancelled(batch)
 
     def _read_requests(self, batch: Sequence[Outgoing]) -> None:
-        """Read the requests to cancel jobs that precede the statuses in a batch."""
-        begins = any(outgoing.begins and outgoing.state == "started" for outgoing in batch)
+        """Read the requests to cancel jobs that precede the statuses in a batch.
+
+        Raises:
+            PublishFailed: the connection has ended. Repeating the batch repeats the read.
+        """
         try:
-            if self._inbox is not None and any(outgoing.kind == STATUS for outgoing in batch):
-                self._inbox.read()
-            elif begins and self._may_read_requests:
-                # A process that only sends tasks needs no inbox.
-                self._inbox = RequestInbox(self.publisher_connection, self._names)
+            if self._has_to_read(batch):
+                self._open_inbox().read()
         except AccessRefused as exc:
-            self._inbox, self._may_read_requests = None, False
-            logger.warning(
-                "this process cannot learn of cancelled jobs before their runs begin (%s); the"
-                " runs are interrupted later; grant its user the permissions of a worker", exc,
-            )  # fmt: skip
+            self._stop_reading(exc)
+        except KOMBU_ERRORS as exc:
+            reason = f"could not read the requests to cancel jobs: {self._failed(exc)}"
+            raise PublishFailed(reason, batch) from exc
+
+    def _has_to_read(self, batch: Sequence[Outgoing]) -> bool:
+        if self._inbox is not None:
+            return any(outgoing.kind == STATUS for outgoing in batch)
+        # A process that only sends tasks needs no inbox.
+        begins = any(outgoing.begins and outgoing.state == "started" for outgoing in batch)
+        return begins and self._may_read_requests
+
+    def _open_inbox(self) -> RequestInbox:
+        if self._inbox is None:
+            self._inbox = RequestInbox(self.publisher_connection, self._names)
+            self._inbox.open()
+        return self._inbox
+
+    def _stop_reading(self, exc: AccessRefused) -> None:
+        """Run without an inbox, until the next connection."""
+        inbox, self._inbox, self._may_read_requests = self._inbox, None, False
+        logger.warning(
+            "this process cannot learn of cancelled jobs before their runs begin (%s); the runs are"
+            " interrupted later; grant its user the permissions of a worker", exc,
+        )  # fmt: skip
+        try:
+            if inbox is not None:
+                inbox.close()
+        except KOMBU_ERRORS as closing:
+            logger.debug("could not delete the queue for requests: %s", closing)
 
     def _notify_cancelled(self, batch: Sequence[Outgoing]) -> None:
         if self._inbox is not None:
@@ -187,11 +212,22 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
             PublishFailed: the broker may not have accepted the request.
         """
         if request.takes_effect:
-            kept = self._names.kept_requests()
-            self._send_control(
-                kept, request.cancellation.encode(), PERSISTENT, routing_key=REQUEST_KEY
-            )
-        self._send_control(self._names.events_exchange(), request.encode(), PERSISTENT, type=CANCEL)
+            self._pass_to_workers(request)
+        delivery_mode = PERSISTENT if request.takes_effect else TRANSIENT
+        exchange = self._names.events_exchange()
+        self._send_control(exchange, request.encode(), delivery_mode, type=CANCEL)
+
+    def withdraw_cancellation(self, request: CancelRequest) -> None:
+        """Let the publishers of runs forget a request that had no effect.
+
+        Raises:
+            PublishFailed: the broker may not have accepted the message.
+        """
+        self._pass_to_workers(request.withdrawal)
+
+    def _pass_to_workers(self, request: CancelRequest) -> None:
+        kept = self._names.kept_requests()
+        self._send_control(kept, request.encode(), PERSISTENT, routing_key=REQUEST_KEY)
 
     def announce_cancellation(self, cancellation: Cancellation) -> None:
         """Tell every worker process of an accepted request.
@@ -346,6 +382,7 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
 
     def _drop_connection(self) -> None:
         self._channel = self._inbox = None
+        self._may_read_requests = True
         old, self.publisher_connection = self.publisher_connection, self._connection()
         try:
             old.collect(socket_timeout=CONNECT_TIMEOUT)

@@ -17,7 +17,7 @@ def read_revocations(url: str, names: Names) -> list[Revocation]:
     Raises:
         TransportUnavailable: the broker is unreachable, or other processes keep reading.
     """
-    lock = names.reading(names.revocations)
+    lock = names.read_lock(names.revocations)
     try:
         with connection(url) as broker:
             found = read_kept(broker, names.kept_revocations(), lock, Revocation.decode)

@@ -23,14 +23,17 @@ from jobcast.transports.amqp.publisher import KombuPublisher
 from jobcast.transports.amqp.revocations import read_revocations
 from jobcast.transports.base import FeedChange, Message, Outgoing, Retention, Snapshot
 from jobcast.transports.canary import Canary, NotReceiving
-from jobcast.transports.cancellation import CancelAnswer, Cancellation
+from jobcast.transports.cancellation import KEPT_FOR, CancelAnswer, Cancellation
+from jobcast.transports.decoding import decoded
 from jobcast.transports.leases import Finding, InMemoryLeases, Lease, LeaseTimeouts
 from jobcast.transports.local_feeds import Change, LocalFeeds
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.record import Records
 from jobcast.transports.revocations import Revocation
+from jobcast.transports.runs import first_sending
 from jobcast.transports.socketio_managers import AsyncJobEventManagerMixin
 
+CANCEL_MESSAGES: Final = (False, True, True)  # which take effect; the last one for a job sent again
 CANCEL_TIMEOUT: Final = 5.0  # seconds until a request has come back from the broker
 START_TIMEOUT: Final = 5.0  # seconds that a subscription waits for the broker
 MAX_SILENCE: Final = 1 / 3  # of a lease; while the broker is silent for longer, no lease expires
@@ -179,13 +182,16 @@ class KombuSource:
 
     async def cancel(self, cancellation: Cancellation) -> CancelAnswer:
         await self._wait_online()
-        answer = await self._request_cancellation(CancelRequest.of(cancellation))
-        while isinstance(answer, Cancellation):  # its sending is that of the record
-            request = CancelRequest.of(answer, takes_effect=True)
-            answer = await self._request_cancellation(request)
-        return answer
+        for takes_effect in CANCEL_MESSAGES:
+            answer = await self._request_cancellation(cancellation, takes_effect=takes_effect)
+            if isinstance(answer, CancelAnswer):
+                return answer
+            cancellation = answer
+        raise TransportUnavailable("the job was sent again meanwhile; repeat the request")
 
-    async def _request_cancellation(self, request: CancelRequest) -> CancelAnswer | Cancellation:
+    async def _request_cancellation(
+        self, cancellation: Cancellation, *, takes_effect: bool
+    ) -> CancelAnswer | Cancellation:
         """Send a request to all processes, and return this process's answer.
 
         The request follows all events that were published before.
@@ -193,6 +199,8 @@ class KombuSource:
         Returns:
             The answer, or a cancellation with the sending that the request has to name.
         """
+        sender = self._cancel_publisher.publisher_id
+        request = CancelRequest.of(cancellation, sender, takes_effect=takes_effect)
         answer: asyncio.Future[CancelAnswer | Cancellation] = (
             asyncio.get_running_loop().create_future()
         )
@@ -210,29 +218,53 @@ class KombuSource:
             del self._requests[request.id]
 
     def _cancel_received(self, body: bytes | str) -> None:
-        try:
-            request = CancelRequest.decode(body)
-        except ValueError as exc:
-            logger.warning(
-                "ignored a message on %s that is not jobcast's: %s", self._names.events, exc
-            )
+        request = decoded(CancelRequest.decode, body, self._names.events)
+        if request is None:
             return
-        if self._seen_requests.add(request.id):
+        is_own = request.sender == self._cancel_publisher.publisher_id
+        if (is_own or request.takes_effect) and self._seen_requests.add(request.id):
             answer = self._answer(request)
-            waiting = self._requests.get(request.id)
-            if waiting is not None and not waiting.done():
-                waiting.set_result(answer)
-                self._announce_accepted(request.cancellation.job_id, answer)
+            if is_own:
+                self._return_answer(request, answer)
+
+    def _return_answer(self, request: CancelRequest, answer: CancelAnswer | Cancellation) -> None:
+        """Tell the workers and the client about a request of this process."""
+        is_accepted = isinstance(answer, CancelAnswer) and answer.is_accepted
+        if request.takes_effect and not is_accepted:
+            self._resuming.spawn(self._withdraw(request, answer))
+            return
+        self._finish(request, answer)
+        self._announce_accepted(request.cancellation.job_id, answer)
+
+    def _finish(self, request: CancelRequest, answer: CancelAnswer | Cancellation) -> None:
+        waiting = self._requests.get(request.id)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(answer)
+
+    async def _withdraw(self, request: CancelRequest, answer: CancelAnswer | Cancellation) -> None:
+        """Withdraw a request that had no effect, and then return the answer."""
+        try:
+            async with self._cancelling:
+                await asyncio.to_thread(self._cancel_publisher.withdraw_cancellation, request)
+        except TransportUnavailable as exc:
+            logger.warning(
+                "job %s: could not withdraw a request to cancel it that had no effect (%s); for"
+                " %d h, it interrupts a redelivered run", request.cancellation.job_id, exc,
+                KEPT_FOR // 3600,
+            )  # fmt: skip
+        self._finish(request, answer)
 
     def _answer(self, request: CancelRequest) -> CancelAnswer | Cancellation:
         """Cancel the job if the request names the current sending."""
         job_id = request.cancellation.job_id
-        passed_on = request.cancellation if request.takes_effect else None
-        answer = self._records.cancel_answer(job_id, passed_on)
+        is_passed_on = request.takes_effect
+        answer = self._records.cancel_answer(request.cancellation, is_passed_on=is_passed_on)
         if answer is not None:
             return answer
         sending = self._records.sending_of(job_id)
-        if not request.takes_effect or request.cancellation.sending != sending:
+        # A record that began with an event without a run has no sending.
+        is_covered = first_sending(sending) in ("", first_sending(request.cancellation.sending))
+        if not (request.takes_effect and is_covered):
             return structs.replace(request.cancellation, sending=sending)
         answer, messages = self._records.cancel(request.cancellation, is_passed_on=True)
         self._send(job_id, messages)
@@ -277,14 +309,8 @@ class KombuSource:
         return await asyncio.to_thread(read_revocations, self._url, self._names)
 
     def _revocation_received(self, body: bytes | str) -> None:
-        try:
-            revocation = Revocation.decode(body)
-        except ValueError as exc:
-            logger.warning(
-                "ignored a message on %s that is not jobcast's: %s", self._names.revocations, exc
-            )
-            return
-        if self._on_revocation is not None:
+        revocation = decoded(Revocation.decode, body, self._names.revocations)
+        if revocation is not None and self._on_revocation is not None:
             self._on_revocation(revocation)
 
     async def _run_canary(self) -> None:
@@ -314,12 +340,8 @@ class KombuSource:
         return await asyncio.to_thread(self._canary_publisher.send_canary, exchange)
 
     def _leases_received(self, body: bytes | str) -> None:
-        try:
-            update = decode_leases(body)
-        except ValueError as exc:
-            logger.warning(
-                "ignored a message on %s that is not jobcast's: %s", self._names.leases, exc
-            )
+        update = decoded(decode_leases, body, self._names.leases)
+        if update is None:
             return
         if update.seconds is None:
             self._leases.release(update.leases)
@@ -328,14 +350,9 @@ class KombuSource:
             self._announce(announced_again(map(self._cancellation_of, update.leases)))
 
     def _received(self, body: bytes | str) -> None:
-        try:
-            outgoing, publisher = decode(body)
-        except ValueError as exc:
-            logger.warning(
-                "ignored a message on %s that is not jobcast's: %s", self._names.events, exc
-            )
-            return
-        self._held.receive(outgoing, publisher)
+        event = decoded(decode, body, self._names.events)
+        if event is not None:
+            self._held.receive(*event)
 
     def _store(self, outgoing: Outgoing, publisher: str) -> bool:
         """Store an event. Return whether it is part of the record."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final, cast
 
-from msgspec import Struct, structs
+from msgspec import UNSET, Struct, structs
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from jobcast.transports.cancellation import (
@@ -52,7 +52,9 @@ def parse_cancellation(data: bytes) -> Cancellation:
         ValueError: the data has another format.
     """
     sending, _, request = data.partition(b" ")
-    return structs.replace(Cancellation.decode(request), sending=sending.decode().removeprefix("-"))
+    return structs.replace(
+        Cancellation.decode(request), sending=sending.decode().removeprefix("-"), owner=UNSET
+    )
 
 
 def parse_answer(answer: Any) -> tuple[CancelAnswer, Cancellation | None]:

@@ -120,6 +120,13 @@ def test_second_history_overflows_an_unread_first_history() -> None:
     assert cuts == [500]
 
 
+def test_an_outbox_without_a_connection_does_not_overflow_silently() -> None:
+    outbox = Outbox(limit=100)
+    outbox.offer(packet("x" * 101))
+    with pytest.raises(RuntimeError, match="set its on_overflow"):
+        outbox.offer(packet("x"))
+
+
 async def test_drained_waits_until_the_previous_history_was_read() -> None:
     outbox = Outbox(refused, limit=100)
     await outbox.drained()

@@ -31,7 +31,7 @@
 --       11 what the first ending or retry adds to what the description lacks, as JSON, or ''
 --       then for each event: number, kind, state or '', head
 --       A request to cancel the job is one event: 0, 'c', the request as JSON, and the heads of its
---       events, separated by a line break
+--       events, separated by a line break. If the request has an owner, the job must have it, too
 -- Returns the latest seq, or the seq and the epoch if the publisher does not know the epoch, or nil
 -- if all events were dropped at once, or an event that requires a state. Drops duplicates, and all
 -- events except log lines of a run that is past or has ended. runs.py has the rules. If the run is of
@@ -198,8 +198,9 @@ local has_ended = state == 'complete' or state == 'error' or state == 'cancelled
 if ARGV[FIRST + 1] == 'c' then
     local description = redis.call('HMGET', state_key, 'info')[1]
     local info = description and cjson.decode(description) or {}
+    local checked = cjson.decode(ARGV[FIRST + 2]).owner -- cjson.null for a job without an owner
     task = info.task or ''
-    if not epoch then
+    if not epoch or (checked ~= nil and checked ~= (record[9] or cjson.null)) then
         outcome = 'job_not_found'
     elseif has_ended then
         outcome = 'already_ended'

@@ -38,7 +38,7 @@ from jobcast.transports.cancellation import (
 )
 from jobcast.transports.epochs import new_epoch
 from jobcast.transports.history import History
-from jobcast.transports.runs import Runs, Standing
+from jobcast.transports.runs import Run, Runs, Standing
 from jobcast.transports.summaries import summarize, timestamp_of
 
 MAX_RECORDS: Final = 100_000
@@ -119,21 +119,32 @@ class Record:
         """The sending of the current run, which a request to cancel the job covers."""
         return "" if self.runs.current is None else self.runs.current.sending
 
-    def cancel_answer(self, cancellation: Cancellation) -> CancelAnswer | None:
-        """Return the answer to a request that has no effect; None if it would have one."""
+    def cancel_answer(
+        self, cancellation: Cancellation, *, is_passed_on: bool = False
+    ) -> CancelAnswer | None:
+        """Return the answer to a request that has no effect; None if it would have one.
+
+        Args:
+            cancellation: the request.
+            is_passed_on: whether the workers have the request. A run that has received it before
+                its body ends, whether or not the job can be cancelled.
+        """
         if not cancellation.applies_to(self.owner):
             return CancelAnswer(outcome="job_not_found")
         if self.has_ended:
             return CancelAnswer(outcome="already_ended")
-        if not self.info.cancellable:
+        is_obeyed = is_passed_on and self._is_running and cancellation.covers(Run(self.sending))
+        if not (self.info.cancellable or is_obeyed):
             return CancelAnswer(outcome="not_cancellable")
         if self.cancellation is not None:
             return CancelAnswer(outcome="requested", terminates=self.info.terminates)
         return None
 
-    def cancel(self, cancellation: Cancellation) -> tuple[CancelAnswer, list[Message]]:
+    def cancel(
+        self, cancellation: Cancellation, *, is_passed_on: bool = False
+    ) -> tuple[CancelAnswer, list[Message]]:
         """Cancel the current sending, and return the answer and the messages about it."""
-        answer = self.cancel_answer(cancellation)
+        answer = self.cancel_answer(cancellation, is_passed_on=is_passed_on)
         if answer is not None:
             return answer, []
         sending = self.sending or cancellation.sending
@@ -346,25 +357,29 @@ class Records:
         self._put_back(outgoing.job_id, record, before)
         return messages
 
-    def cancel_answer(self, cancellation: Cancellation) -> CancelAnswer | None:
+    def cancel_answer(
+        self, cancellation: Cancellation, *, is_passed_on: bool = False
+    ) -> CancelAnswer | None:
         """Return the answer to a request that has no effect; None if it would have one."""
         record = self.get(cancellation.job_id)
         if record is None:
             return CancelAnswer(outcome="job_not_found")
-        return record.cancel_answer(cancellation)
+        return record.cancel_answer(cancellation, is_passed_on=is_passed_on)
 
     def sending_of(self, job_id: str) -> str:
         """Return the sending of a job's current run; an empty text if there is none."""
         record = self.get(job_id)
         return "" if record is None else record.sending
 
-    def cancel(self, cancellation: Cancellation) -> tuple[CancelAnswer, list[Message]]:
+    def cancel(
+        self, cancellation: Cancellation, *, is_passed_on: bool = False
+    ) -> tuple[CancelAnswer, list[Message]]:
         """Cancel a job, and return the answer and the messages about it."""
         record = self._take(cancellation.job_id)
         if record is None:
             return CancelAnswer(outcome="job_not_found"), []
         before = len(record.history)
-        answer, messages = record.cancel(cancellation)
+        answer, messages = record.cancel(cancellation, is_passed_on=is_passed_on)
         self._put_back(cancellation.job_id, record, before)
         return answer, messages
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from jobcast.events import Cursor, JobComplete, JobEvent, JobLog, JobProgress, JobStatus, RunStatus
-from jobcast.transports import Message, Outgoing, Retention
+from jobcast.transports import Message, Origin, Outgoing, Retention, Run
 from jobcast.transports.base import can_resume
+from jobcast.transports.cancellation import CancelAnswer, Cancellation
 from jobcast.transports.record import Record, Records
 
 JOB = "a"
@@ -141,3 +143,24 @@ def test_records_expire() -> None:
     assert records.get("a") is None
     assert len(records) == 0
     assert records.snapshot("a", None).state == "pending"
+
+
+@pytest.mark.parametrize(
+    ("events", "sending", "outcome"), [
+        (["queued", "started"], "aaaaaaaaaaaa", None),
+        (["queued", "started"], "bbbbbbbbbbbb", "not_cancellable"),
+        (["queued"], "aaaaaaaaaaaa", "not_cancellable"),
+    ], ids=["running", "sent again", "waiting"],
+)  # fmt: skip
+def test_a_request_that_the_workers_have_is_not_refused_while_the_job_runs(
+    events: list[RunStatus], sending: str, outcome: str | None
+) -> None:
+    """A run that received the request at its start has ended, although it is not cancellable."""
+    records, run = Records(RETENTION), Run("aaaaaaaaaaaa")
+    for status in events:
+        event = JobStatus(job_id=JOB, status=status, cancellable=False)
+        records.add(Outgoing.of(event, Origin(run=run)))
+    request = Cancellation(job_id=JOB, sending=sending)
+    answer = records.cancel_answer(request, is_passed_on=True)
+    assert (answer and answer.outcome) == outcome
+    assert records.cancel_answer(request) == CancelAnswer(outcome="not_cancellable")

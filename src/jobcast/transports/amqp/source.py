@@ -257,7 +257,8 @@ class KombuSource:
     def _answer(self, request: CancelRequest) -> CancelAnswer | Cancellation:
         """Cancel the job if the request names the current sending."""
         job_id = request.cancellation.job_id
-        answer = self._records.cancel_answer(request.cancellation)
+        is_passed_on = request.takes_effect
+        answer = self._records.cancel_answer(request.cancellation, is_passed_on=is_passed_on)
         if answer is not None:
             return answer
         sending = self._records.sending_of(job_id)
@@ -265,7 +266,7 @@ class KombuSource:
         is_covered = first_sending(sending) in ("", first_sending(request.cancellation.sending))
         if not (request.takes_effect and is_covered):
             return structs.replace(request.cancellation, sending=sending)
-        answer, messages = self._records.cancel(request.cancellation)
+        answer, messages = self._records.cancel(request.cancellation, is_passed_on=True)
         self._send(job_id, messages)
         self._feeds.mark_job(job_id)
         self._refresh_feeds()

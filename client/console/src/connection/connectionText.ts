@@ -71,7 +71,7 @@ export function connectionText(connection: Connection, online: boolean): Connect
   }
 }
 
-/** Signing in again does not help: the server refuses the page, whoever its user is. */
+/** The server refuses the page for every user, so this does not propose to sign in again. */
 function forbiddenPage(): { readonly title: string; readonly text: string } {
   return {
     title: "The server does not accept this page.",

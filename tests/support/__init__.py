@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.error import URLError
 
 import socketio
+from celery import Celery
 from kombu.connection import Connection
 
 from jobcast.events import JOB_EVENTS, JobEvent, JobGap
@@ -243,6 +244,16 @@ class Worker(Process):
         line = re.compile(rf"\[{re.escape(task_id)}\] succeeded in [^:]+s: (.*)")
         found: re.Match[str] = self.expect(lambda: line.search(self.log), f"end of {task_id}")
         return found[1]
+
+    def wait_idle(self) -> None:
+        """Wait until the main process has the results of all its tasks.
+
+        A child logs the result of a task before it passes the result on.
+        """
+        node = f"{self.name}@test"
+        with Celery(broker=self.env["CELERY_BROKER_URL"], set_as_current=False) as app:
+            inspect = app.control.inspect([node], timeout=TIMEOUT, limit=1)
+            self.expect(lambda: not inspect.active()[node], "no active task")
 
 
 def restore_unacknowledged(redis_url: str) -> None:

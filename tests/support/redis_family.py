@@ -114,11 +114,13 @@ class Sentinels:
 
     @property
     def master(self) -> RedisProcess | None:
-        """The server that the Sentinels report as the master; None while there is none."""
-        known = Sentinel([("127.0.0.1", port) for port in self.ports])
+        """The server that all Sentinels report as the master.
+
+        It is None while there is none, and during a failover, of which they learn one by one.
+        """
         try:
-            _, port = known.discover_master("mymaster")
-        except MasterNotFoundError:
+            [port] = {_master_known_to(sentinel) for sentinel in self.ports}
+        except (MasterNotFoundError, ValueError):
             return None
         return next(server for server in self.servers if server.port == port)
 
@@ -181,6 +183,16 @@ class Sentinels:
             if state["num-other-sentinels"] != 2 or state["num-slaves"] != 1:
                 return False
         return True
+
+
+def _master_known_to(sentinel: int) -> int:
+    """Return the port of the master, according to the Sentinel with this port.
+
+    Raises:
+        MasterNotFoundError: the Sentinel considers the master down.
+    """
+    _, port = Sentinel([("127.0.0.1", sentinel)]).discover_master("mymaster")
+    return int(port)
 
 
 def _is_followed(infos: Sequence[dict[str, Any]]) -> bool:

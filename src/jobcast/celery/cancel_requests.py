@@ -17,7 +17,8 @@ from celery import signals, states
 from jobcast.celery.background import background
 from jobcast.celery.cancelled import cause_of
 from jobcast.celery.pools import can_terminate
-from jobcast.celery.request import JobRequest, is_active, latest_request
+from jobcast.celery.request import JobRequest
+from jobcast.celery.request_registry import is_active, latest_request
 from jobcast.celery.result_backend import can_access_results, stores_failures
 from jobcast.publishing.cancellation import observe_requests, stop_observing
 from jobcast.publishing.identity import job_id_of

@@ -106,7 +106,7 @@ def _is_reported_elsewhere(task: Any, exc: BaseException) -> bool:
     if pool is None:
         return False
     if isinstance(exc, sys.modules["greenlet"].GreenletExit):
-        stopped: bool = import_module("jobcast.celery.request").is_stopped(task.request.id)
+        stopped: bool = import_module("jobcast.celery.request_registry").is_stopped(task.request.id)
         return stopped
     limits = (task.request.timelimit or [None])[0], task.time_limit, task.app.conf.task_time_limit
     return isinstance(exc, pool.Timeout) and any(limits)
@@ -124,6 +124,7 @@ def _check_settings(sender: Any, **_: object) -> None:
 def _watch_main_process(sender: Any, **_: object) -> None:
     """Observe outcomes in the main process, including those of unknown tasks."""
     import_module("jobcast.celery.request")
+    import_module("jobcast.celery.refused_messages")
     import_module("jobcast.celery.cancel_requests")
     import_module("jobcast.celery.startup_check")
     create_board()  # before the pool forks

@@ -23,7 +23,7 @@ from jobcast.celery.enqueue import announce, reserve
 from jobcast.celery.failures import NotSent
 from jobcast.celery.headers import headers_of, headers_of_info, info_of
 from jobcast.celery.jobs import job_of_run
-from jobcast.celery.request import refuse
+from jobcast.celery.refused_messages import refuse
 from jobcast.events import NO_INFO, JobEvent, JobInfo
 from jobcast.publishing import runtime
 from jobcast.publishing.job import Job, use_job

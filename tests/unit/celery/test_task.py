@@ -22,7 +22,7 @@ from kombu.exceptions import OperationalError
 
 from jobcast import ProgressTask, current_job
 from jobcast.celery.failures import original_exception
-from jobcast.celery.request import refuse
+from jobcast.celery.refused_messages import refuse
 from jobcast.publishing import runtime
 from jobcast.publishing.job import NO_JOB
 from jobcast.transports.memory import MemoryBroker

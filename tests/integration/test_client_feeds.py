@@ -186,6 +186,23 @@ async def test_older_jobs_fill_a_list_that_has_shrunk() -> None:
         await feed.__aexit__(None, None, None)
 
 
+async def test_older_jobs_fill_a_list_that_shrinks_before_the_answer_to_the_join() -> None:
+    async with scripted_server() as server, JobClient(server.url, "token") as client:
+
+        async def join() -> dict[str, Any]:
+            if len(server.requests_named("join_feed")) == 1:
+                await server.emit_snapshot("mine", [summary("c"), summary("b")], cursor="next")
+                await server.emit("feed_gone", {"feed": "mine", "job_id": "c"})
+            else:
+                await server.emit_snapshot("mine", [summary("b"), summary("a")])
+            return {"ok": True, "feed": "mine", "total": 2}
+
+        server.answer = lambda name, _payload: join() if name == "join_feed" else None
+        async with client.feed(limit=2) as feed:
+            await eventually(lambda: ids(feed) == ["a", "b"], "older jobs")
+            assert (feed.total, feed.has_more) == (2, False)
+
+
 async def test_refusal_ends_the_wait_for_older_jobs() -> None:
     async with scripted_server() as server, JobClient(server.url, "token") as client:
 

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from inspect import isawaitable
 from typing import Any
 
 import socketio
@@ -22,7 +23,7 @@ class ScriptedServer:
     Attributes:
         requests: every request with the time of its arrival, in order.
         summaries: the jobs of every feed.
-        answer: returns the answer to a request, or None for the server's own.
+        answer: returns the answer to a request or an awaitable of it; None for the server's own.
         handle_join: replaces the server's own handler of joins.
     """
 
@@ -61,6 +62,8 @@ class ScriptedServer:
         async def handle(_sid: str, payload: dict[str, Any]) -> Any:
             self.requests.append((time.monotonic(), name, payload))
             override = self.answer(name, payload)
+            if isawaitable(override):
+                override = await override
             return override if override is not None else await self._handle(name, payload)
 
         return handle

@@ -37,7 +37,7 @@ class Feeds:
         open_another: Callable[[], AbstractAsyncContextManager[Feeds]],
     ) -> None:
         self._connection = connection
-        self._members: Memberships[FollowedFeed] = Memberships(connection, FEEDS, _accept)
+        self._members: Memberships[FollowedFeed] = Memberships(connection, FEEDS, self._accepted)
         self.open_another = open_another
         self.join_all = self._members.join_all
         self.refuse_all = self._members.refuse_all
@@ -82,6 +82,13 @@ class Feeds:
             if followed.needs_older_jobs and joining is not None and joining.done():
                 self._join_again(followed)
 
+    def _accepted(self, followed: FollowedFeed, answer: Struct) -> None:
+        if isinstance(answer, JoinFeedAccepted):
+            followed.accept(answer.total)
+            # Jobs may have left the list before this answer.
+            if followed.needs_older_jobs:
+                self._join_again(followed)
+
     def _join_again(self, followed: FollowedFeed) -> None:
         name = followed.request.feed
         self._members.join_again(name, followed, lambda: followed.needs_older_jobs)
@@ -107,11 +114,6 @@ async def open_feeds(url: str, token: Token, namespace: str) -> AsyncIterator[Fe
         yield feeds
     finally:
         await connection.close()
-
-
-def _accept(followed: FollowedFeed, answer: Struct) -> None:
-    if isinstance(answer, JoinFeedAccepted):
-        followed.accept(answer.total)
 
 
 class Feed:

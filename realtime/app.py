@@ -5,9 +5,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
+from jobcast import issue_token
 from jobcast.realtime import create_app
 from jobcast.settings import Settings
-from jobcast.tokens import issue
 
 settings = Settings.load()
 
@@ -27,7 +27,7 @@ async def token(request: Request) -> JSONResponse:
     user = await current_user(request)
     if user is None:
         raise HTTPException(401, "You are not signed in.")
-    return JSONResponse({"token": issue(settings, user, ttl=300)})
+    return JSONResponse({"token": issue_token(user, ttl=300, settings=settings)})
 
 
 app = create_app(settings, routes=[Route("/token", token, methods=["POST"])])

@@ -14,7 +14,7 @@ import {
 import { isSameList, type JobSummary } from "./jobSummary.js";
 import { Listeners, type Store } from "./store.js";
 
-/** The jobs of a feed, and whether they are known and live. */
+/** The jobs of a feed, and the status of the list. */
 export interface FeedState {
   /** The name of the feed; empty if there is none. */
   readonly feed: string;
@@ -33,7 +33,7 @@ export interface FeedState {
   readonly total: number | null;
   /** Whether there are older jobs than the last one in `jobs`. */
   readonly hasMore: boolean;
-  /** Whether older jobs are on their way. */
+  /** Whether older jobs are being loaded. */
   readonly isLoadingMore: boolean;
   /**
    * Why the feed is refused, why the connection is lost or refused, or why the server cannot list the
@@ -50,7 +50,7 @@ export interface FeedStore extends Store<FeedState> {
   readonly loadMore: () => void;
 }
 
-/** The client, as a view sees it. */
+/** The part of the client that a view uses. */
 export interface FeedViewHost {
   readonly connectionState: ConnectionState;
   readonly connectionProblem: Problem | null;
@@ -137,7 +137,7 @@ export class FeedView implements FeedStore {
     }
   }
 
-  /** The view has no subscribers: forget how many jobs the last ones wanted. */
+  /** Show as many jobs as at first, because the last subscriber is gone. */
   reset(): void {
     this.wanted = this.#limit;
   }

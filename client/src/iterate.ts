@@ -16,7 +16,7 @@ export async function* iterateEvents(
   signal?.throwIfAborted();
   const queue: (JobEvent | JobGap)[] = [];
   let isEnded = false; // the last event of the latest run was terminal
-  let isDone = false;
+  let isDone = false; // the queue has the last event to yield
   let failure: JobcastError | null = null;
   let wake = (): void => {};
   const abort = (): void => wake();
@@ -65,7 +65,8 @@ export async function* iterateEvents(
 /**
  * Wait for a job to end and return its result.
  *
- * @throws JobFailed if the job ends with an error, and the errors of {@link iterateEvents}.
+ * @throws JobFailed if the job ends with an error or is cancelled.
+ * @throws the errors of {@link iterateEvents}.
  */
 export async function waitForResult(job: Job, signal?: AbortSignal): Promise<unknown> {
   let end: JobComplete | JobError | undefined;

@@ -142,9 +142,9 @@ class JobInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
     queue: str | None = None
     worker: str | None = None  # the worker that runs the job
     parent: JobId | None = None  # the job that sent this one
-    owner: str | None = None  # the subject whose token may follow the job
+    owner: str | None = None  # the subject that owns the job
     cancellable: bool = True  # whether a request can cancel the job
-    # Whether a cancelled run is terminated if it goes on. It depends on the pool of the worker.
+    # Whether the worker terminates a cancelled run that does not end. It depends on the pool.
     terminates: bool = False
 
     def updated(self, newer: JobInfo) -> JobInfo:
@@ -165,7 +165,7 @@ class JobInfo(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return structs.replace(self, **changes)
 
     def completed(self, other: JobInfo) -> JobInfo:
-        """Return this description, with the values of another one for what it lacks.
+        """Return this description, with missing fields taken from another one.
 
         >>> JobInfo(title="a").completed(JobInfo(title="b", tags=("x",))).fields
         {'title': 'a', 'tags': ('x',)}
@@ -486,7 +486,7 @@ class CancelAccepted(Struct, frozen=True, kw_only=True):
 
     job_id: JobId
     outcome: OpenValue
-    # With ``requested``: whether the run is terminated if it goes on.
+    # With ``requested``: whether the worker terminates a run that does not end.
     terminates: bool | UnsetType = UNSET
     ok: Literal[True] = True
 

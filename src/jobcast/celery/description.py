@@ -97,7 +97,7 @@ def info_of_message(
 
 
 def _terminates(followed: Any) -> bool:
-    """Return whether the worker terminates a cancelled run of a task that goes on."""
+    """Return whether the worker terminates cancelled runs of a task that do not end."""
     return followed.cancellable and followed.cancel_grace is not None and pool_terminates()
 
 

@@ -70,13 +70,13 @@ def sending(app: Celery) -> Iterator[None]:
     Args:
         app: the Celery application that sends the message.
     """
-    sending = Sending(app)
-    token = _sending.set(sending)
+    message = Sending(app)
+    token = _sending.set(message)
     try:
         yield
     except Exception:
-        if sending.job is not None:
-            sending.job.fail(NotSent())
+        if message.job is not None:
+            message.job.fail(NotSent())
         raise
     finally:
         _sending.reset(token)
@@ -93,10 +93,10 @@ def announce(
 ) -> None:
     """Publish ``queued``, so that the owner can follow a job before a worker receives it.
 
-    A task that a job sends belongs to the job's owner, unless its message names another one. A
+    A task that a job sends belongs to the job's owner, unless its message names another owner. A
     retry is published here, too, because another worker may begin it as soon as it is sent.
     """
-    inside = _parent_job()
+    current = _current()
     headers.pop(DELIVERY_HEADER, None)
     for name in OPTIONS:
         # A task that is sent by name bypasses ProgressTask.apply_async().
@@ -105,21 +105,21 @@ def announce(
     message = fields_of(headers, body)
     job_id = job_id_of(message["id"])
     if message.get("retries"):
-        if inside is not None and inside.job_id == job_id:
-            inside.retrying(retry_at=due(message.get("eta")))
-            inside.check_cancelled()  # a cancelled job ends instead of being retried
+        if current is not None and current.job_id == job_id:
+            current.retrying(retry_at=due(message.get("eta")))
+            current.check_cancelled()  # a cancelled job ends instead of being retried
             # Celery copies request.headers only, which may be a tracer's nested headers.
-            for name, value in inside.kept_headers.items():
+            for name, value in current.kept_headers.items():
                 headers.setdefault(name, value)
             # The run may have set another title, and added tags.
-            headers.update(headers_of_info(inside.info))
-            headers[AFTER_HEADER] = inside.last_event_ref
+            headers.update(headers_of_info(current.info))
+            headers[AFTER_HEADER] = current.last_event_ref
         return
     app = _sending_app(sender)
     if not is_job(app, sender, headers):
         return
-    if inside is not None and inside.owner is not None:
-        headers.setdefault(OWNER_HEADER, inside.owner)
+    if current is not None and current.owner is not None:
+        headers.setdefault(OWNER_HEADER, current.owner)
     reserved = current_reservation(job_id)
     if reserved is not None:
         headers[SENDING_HEADER] = reserved.job.origin.run.sending
@@ -128,9 +128,9 @@ def announce(
         return
     if not is_continuing(headers.get(SENDING_HEADER)):
         headers[SENDING_HEADER] = draw()
-    if inside is not None and inside.replaced and inside.job_id == job_id:
-        headers[AFTER_HEADER] = inside.last_event_ref
-        for name, value in headers_of_info(inside.info).items():
+    if current is not None and current.replaced and current.job_id == job_id:
+        headers[AFTER_HEADER] = current.last_event_ref
+        for name, value in headers_of_info(current.info).items():
             headers.setdefault(name, value)
         return
     job = new_job(job_id, origin=origin_of(headers), celery_conf=app.conf)
@@ -150,7 +150,7 @@ def reserve(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
 ) -> Reservation | None:
-    """Publish ``queued`` for a task that this process sends later, such as after a transaction.
+    """Publish ``queued`` for a task that this process sends later, such as at a commit.
 
     Args:
         app: the Celery application that will send the task.
@@ -164,8 +164,8 @@ def reserve(
         The reservation; None if the job cannot be published, or if the transport has no leases:
         without a lease, the job would stay queued if this process dies.
     """
-    inside = _parent_job()
-    owner = origin_of(headers).owner or (None if inside is None else inside.owner)
+    current = _current()
+    owner = origin_of(headers).owner or (None if current is None else current.owner)
     run = Run(sending=draw(), delivery=draw())
     runtime = get_runtime(app.conf)
     if runtime is None or not runtime.publisher.has_leases:
@@ -182,9 +182,9 @@ def _described(
     info: JobInfo, app: Celery, name: str, args: Sequence[Any], kwargs: Mapping[str, Any]
 ) -> JobInfo:
     """Return the description of a job that this process sends."""
-    inside = _parent_job()
-    parent = info.parent if inside is None else inside.job_id
-    info = structs.replace(info, task=safe_text(name), parent=parent)
+    current = _current()
+    parent_id = info.parent if current is None else current.job_id
+    info = structs.replace(info, task=safe_text(name), parent=parent_id)
     task = app.tasks.get(name)
     return info if task is None else with_defaults(info, task, args, kwargs)
 
@@ -201,14 +201,14 @@ def _arguments_of(
 
 def _publish_queued(job: Job, app: Celery) -> None:
     runtime = get_runtime(app.conf)
-    if _parent_job() is None and runtime is not None:
+    if _current() is None and runtime is not None:
         # Outside of a job, the sender is probably a web request, which must not wait long.
         job.flush_timeout = runtime.settings.enqueue_timeout
     job.queued()
     job.settle()
 
 
-def _parent_job() -> Job | None:
+def _current() -> Job | None:
     """Return the job whose run sends a task; None outside of a job."""
     job = current_job()
     return job if isinstance(job, Job) else None
@@ -253,7 +253,7 @@ def _sending_app(name: str) -> Celery:
 
 
 def is_job(app: Celery, name: str, headers: Mapping[str, Any]) -> bool:
-    """Return whether a task that is sent can be followed."""
+    """Return whether a task's message creates a job, which clients can follow."""
     if is_internal(name):
         return False
     # A task that only the worker defines is a job if its message has an owner.

@@ -28,7 +28,7 @@ from jobcast.settings import Settings
 def _followed_task(task: Any) -> Any | None:
     """Return the :class:`~jobcast.celery.task.ProgressTask` of a run's job; None if there is none.
 
-    The run may be one of another task, which replaces it.
+    The task may stand in for the job's task, which ``self.replace()`` has replaced.
     """
     if is_followed(task):
         return task
@@ -58,9 +58,9 @@ def _leave(
 
 
 def _finish(job: Job, task: Any, state: str | None, retval: Any) -> None:
-    """Publish the outcome of a run without a hook call, if this process knows the outcome."""
+    """Publish the outcome of a run that no hook has reported, if this process knows it."""
     followed = _followed_task(task)
-    # Without a state an exception ends the run, possibly the one that the caller is handling.
+    # A run without a state ended by an exception, possibly the one that the caller is handling.
     exc = sys.exc_info()[1] if state is None else raised_in(job)
     if followed is None or (state == states.IGNORED and job.replaced):
         return
@@ -94,11 +94,11 @@ def _is_acknowledged_late(task: Any) -> bool:
 
 
 def _is_reported_elsewhere(task: Any, exc: BaseException) -> bool:
-    """Return whether Celery reports an exception that ends a run outside of the task.
+    """Return whether Celery reports the exception that ended a run to jobcast's ``Request``.
 
-    Celery reports exceptions of a pool's child to the main process. In a pool of greenlets, it
-    treats any ``Timeout`` of a task with a time limit as that limit, and it kills revoked tasks.
-    In threads and greenlets it reports no other ``BaseException``.
+    Celery reports exceptions in a pool's child to the main process. In a pool of greenlets, it
+    reports any ``Timeout`` of a task with a time limit as that limit, and the end of a revoked
+    task. In threads and greenlets it reports no other ``BaseException``.
     """
     if in_pool_child():
         return True

@@ -49,7 +49,7 @@ def job_headers(
 
     Args:
         owner: the subject that may follow the job; see :func:`as_job`.
-        title: what the job is, for people.
+        title: the title of the job, for people.
         tags: up to 10 labels by which the job can be found.
 
     >>> app.send_task("reports.build", [100], headers=job_headers(owner="alice", tags=["big"]))
@@ -76,7 +76,7 @@ def as_job(
             same owner, title and tags.
         owner: the subject that may follow the job: a text, a number (its digits) or a UUID (its
             text).
-        title: what the job is, for people: one line of at most 256 characters.
+        title: the title of the job, for people: one line of at most 256 characters.
         tags: up to 10 labels by which the job can be found, each with 1 to 128 characters.
 
     Raises:

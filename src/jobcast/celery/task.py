@@ -55,9 +55,9 @@ class ProgressTask(Task):
         job_tags: the tags of each job, in addition to those of its sender: a sequence, or a method
             that takes the task's arguments.
         cancellable: whether the jobs can be cancelled.
-        cancel_grace: seconds after which a cancelled run that goes on is terminated, where the
-            worker's pool can do so; None for never. Celery terminates the child process of a
-            prefork pool (with SIGTERM, then SIGKILL) or the greenlet.
+        cancel_grace: seconds after which the worker terminates a cancelled run that does not end
+            by itself, if its pool can do so; None for never. Celery terminates the child process of
+            a prefork pool (with SIGTERM, then SIGKILL) or the greenlet.
     """
 
     abstract = True
@@ -147,8 +147,8 @@ class ProgressTask(Task):
         Args:
             owner: the subject that may follow the job. A number, such as a user's id, is converted
                 to its digits, and a UUID to its text.
-            title: what the job is, for people: one line of at most 256 characters. By default it
-                is made from ``job_title``.
+            title: the title of the job, for people: one line of at most 256 characters. By default
+                it is made from ``job_title``.
             tags: up to 10 labels by which the job can be found, each with 1 to 128 characters and
                 none of them a control character. Those of ``job_tags`` are added.
 

@@ -12,7 +12,7 @@ EVENT: Final = "task-progress"
 
 
 def send_progress_event(task_id: object, task: Any, request: Any, progress: JobProgress) -> None:
-    """Send the progress of a running task. It raises what the broker's client raises."""
+    """Send the progress of a running task. It raises the errors of the broker's client."""
     fields = payload_of(progress)
     for name in ("job_id", "seq", "timestamp"):
         fields.pop(name, None)

@@ -55,7 +55,7 @@ class KeyParser:
         return [key for key in keys if key]
 
     def finish(self) -> list[str]:
-        """Return the Escape key if the terminal has sent no more than its character."""
+        """Return the Escape key if the terminal has sent only the escape character."""
         rest, self._rest = self._rest, ""
         return ["escape"] if rest == "\x1b" else []
 

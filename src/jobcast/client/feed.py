@@ -63,7 +63,7 @@ class Feeds:
             self._join_again(followed)
 
     def release(self, followed: FollowedFeed) -> None:
-        """Leave a feed that has no reader any more."""
+        """Leave a feed that no longer has a reader."""
         if not followed.readers:
             self._members.release(followed.request.feed, followed)
 

@@ -25,10 +25,10 @@ FeedMessage = FeedSnapshot | FeedJob | FeedGone
 
 
 class FeedReader:
-    """The changes of a feed that one reader has not taken yet: the latest one of each job.
+    """The latest change of each job in a feed that one reader has not read yet.
 
-    A job that came and went since the reader looked is no change. So a slow reader needs no more
-    memory than two lists.
+    A job that joined and left the list since the last read causes no change. So the changes for a
+    slow reader need at most the memory of two lists.
 
     Args:
         feed: the name of the feed.

@@ -20,7 +20,7 @@ class JobState(Struct, frozen=True, kw_only=True):
         status: its state, such as ``started``; ``pending`` if there is no event of it.
         created_at: when the job was sent.
         task: the Celery task's name.
-        title: what the job is, for people.
+        title: the title of the job, for people.
         tags: the labels of the job.
         queue: the queue that the job was sent to.
         worker: the worker that runs the job.

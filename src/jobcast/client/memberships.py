@@ -62,7 +62,7 @@ class Memberships(Generic[F]):
         self._leaving: dict[str, asyncio.Task[None]] = {}
 
     def get(self, name: str) -> F | None:
-        """Return what is followed under a name; None if nothing is."""
+        """Return the job or feed that is followed under a name; None if there is none."""
         return self._followed.get(name)
 
     def follow(self, name: str, followed: F) -> None:

@@ -183,7 +183,7 @@ class LeaseRenewer:
     def _find_elsewhere(self) -> set[Lease]:
         """Return the leases of active runs in other processes.
 
-        Leases of ended runs are not renewed any more. The process that publishes an ending releases
+        Leases of ended runs are no longer renewed. The process that publishes an ending releases
         the lease when the ending is stored. If that process dies before, the lease expires.
         """
         self._held = set(self.elsewhere()) if self.elsewhere else set()

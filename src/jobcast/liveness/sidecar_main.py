@@ -110,7 +110,7 @@ def keep(worker: int, url: str, prefix: str, seconds: float, path: Sequence[str]
 
 
 def first_line() -> bytes:
-    """Read the first line of the input, and no more. Exit if the input ends before."""
+    """Read only the first line of the input. Exit if the input ends before its line break."""
     line = b""
     while not line.endswith(b"\n"):
         character = os.read(0, 1)

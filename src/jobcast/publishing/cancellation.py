@@ -34,11 +34,11 @@ class CancellableRun(RunReporter):
     """A run that can be cancelled.
 
     Attributes:
-        cancelled: whether the job is to be cancelled. Reading it costs nothing and never raises.
+        cancelled: whether the job was cancelled. Reading it costs nothing and never raises.
     """
 
-    # A slot is read fast. Further attributes in the dictionary would exceed its fast size, and slow
-    # progress() down.
+    # Slots are fast to read. More attributes in the instance dictionary would exceed the size up to
+    # which it is fast, and slow progress() down.
     __slots__ = (
         "_callbacks", "_cancellation", "_confirms_start", "_in_body", "_root_tasks", "_shields",
         "cancelled", "handled_at_start", "is_start_confirmed",
@@ -47,8 +47,8 @@ class CancellableRun(RunReporter):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cancelled = False
-        self.handled_at_start: BaseException | None = None  # being handled at the start
-        self.is_start_confirmed = False  # the store has the run's start, or will not need it
+        self.handled_at_start: BaseException | None = None  # by the caller of the run
+        self.is_start_confirmed = False  # the store has the start, or needs none
         self._cancellation: Cancellation | None = None
         self._in_body = False  # cancellation points raise in the task's own code only
         self._confirms_start = False  # waits for the store's answer to the run's start
@@ -57,7 +57,7 @@ class CancellableRun(RunReporter):
         self._shields: list[object] = []
 
     def check_cancelled(self) -> None:
-        """Raise :class:`~jobcast.errors.JobCancelled` if the job is to be cancelled.
+        """Raise :class:`~jobcast.errors.JobCancelled` if the job was cancelled.
 
         Unlike the other cancellation points, it raises in ``except`` and ``finally`` blocks, too.
 
@@ -69,14 +69,14 @@ class CancellableRun(RunReporter):
             self.end_if_cancelled()
 
     def end_if_cancelled(self) -> None:
-        """Raise ``JobCancelled`` where a cancelled run cannot go on, also within a shield."""
+        """Raise ``JobCancelled`` in a cancelled run, even within a shield."""
         if self.cancelled and self._in_body:
             raise self.cancelled_error()
 
     def confirm_start(self) -> None:
         """Raise ``JobCancelled`` if the job was cancelled before the store had the run's start.
 
-        A request can then have ended the job in the store while the run went on.
+        The request may have ended the job in the store, while the run continued.
         """
         if self._in_body and not self.is_start_confirmed:
             self._confirms_start = True
@@ -88,10 +88,11 @@ class CancellableRun(RunReporter):
 
     @contextmanager
     def shielded(self) -> Iterator[None]:
-        """Hold a cancellation back around work that must not be interrupted.
+        """Delay a cancellation until the end of a block that must not be interrupted.
 
         Blocks may be nested. The outermost one raises at its end if the job was cancelled
-        meanwhile. The time until the run is terminated (``cancel_grace``) goes on.
+        meanwhile. A block does not extend ``cancel_grace``, the time after which the worker
+        terminates the run.
 
         >>> with job.shielded():
         ...     move(draft, published)
@@ -110,9 +111,9 @@ class CancellableRun(RunReporter):
     def on_cancel(self, callback: Callable[[], object]) -> None:
         """Call a function, once, when the job is cancelled.
 
-        The function runs in the thread that learns of the request, which publishes the events of
-        all jobs of this process: it should return soon. If the job is already cancelled, the
-        function is called at once. Exceptions are logged.
+        The function runs in the thread that receives the request. That thread also publishes the
+        events of all jobs of this process, so the function should return quickly. If the job was
+        cancelled before, the function runs at once, in the caller's thread. Exceptions are logged.
 
         >>> job.on_cancel(connection.cancel)
         """
@@ -123,8 +124,8 @@ class CancellableRun(RunReporter):
     def run_async(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine in an event loop of its own, and cancel it if the job is cancelled.
 
-        The coroutine gets ``asyncio.CancelledError`` at its next ``await``, as by
-        ``asyncio.Task.cancel``. This method then raises :class:`~jobcast.errors.JobCancelled`.
+        The coroutine gets ``asyncio.CancelledError`` at its next ``await``, as after
+        ``asyncio.Task.cancel()``. This method then raises :class:`~jobcast.errors.JobCancelled`.
 
         >>> job.run_async(download(urls))
         """
@@ -158,7 +159,7 @@ class CancellableRun(RunReporter):
 
     @contextmanager
     def body(self) -> Iterator[None]:
-        """Let cancellation points interrupt the block, and its beginning."""
+        """Make cancellation points raise within the block, and check once at its beginning."""
         self._in_body = True
         try:
             self.check_cancelled()
@@ -170,7 +171,7 @@ class CancellableRun(RunReporter):
     def _is_protected(self) -> bool:
         """Whether requests have no effect: the task is not cancellable, and its body has begun.
 
-        A request that ended the job before its start is obeyed, because no event follows its end.
+        A request that ended the job before its start has an effect: no event may follow the end.
         """
         return self._in_body and not (self._info.cancellable or self._confirms_start)
 
@@ -221,7 +222,7 @@ class CancellableRun(RunReporter):
 
     @property
     def has_shields(self) -> bool:
-        """Whether any thread or coroutine holds the cancellation back."""
+        """Whether any thread or coroutine delays the cancellation."""
         return bool(self._shields)
 
     def add_root_task(self, root: _RootTask) -> None:
@@ -248,7 +249,7 @@ class _RootTask:
             self._job.remove_root_task(self)
 
     def cancel(self) -> None:
-        """Cancel the task, from any thread, unless a shield holds the cancellation back."""
+        """Cancel the task, from any thread, unless a shield delays the cancellation."""
         try:
             self._loop.call_soon_threadsafe(self._cancel)
         except RuntimeError:
@@ -260,7 +261,7 @@ class _RootTask:
 
 
 def is_cancellation(exc: BaseException) -> bool:
-    """Return whether an exception only says that a job or its asyncio tasks were cancelled."""
+    """Return whether an exception only results from the cancellation of a job or its coroutines."""
     if isinstance(exc, BaseExceptionGroup):
         return all(is_cancellation(one) for one in exc.exceptions)
     return isinstance(exc, JobCancelled | asyncio.CancelledError)
@@ -277,7 +278,7 @@ def find_cancelled(exc: BaseException) -> JobCancelled | None:
 
 
 class KnownRequests:
-    """The latest requests that this process has learned of. Any thread may call the methods."""
+    """The latest requests that this process has received. Any thread may call the methods."""
 
     def __init__(self) -> None:
         self._requests: dict[str, Cancellation] = {}
@@ -331,7 +332,7 @@ class ActiveRuns:
     def cancel(self, cancellation: Cancellation) -> None:
         """Interrupt the runs that a request covers, now or when they begin."""
         if cancellation.outcome in ("cancelled", "requested"):
-            self.known.add(cancellation)  # others may have no effect in the end
+            self.known.add(cancellation)  # requests with other outcomes have no effect
         for run in [*self._runs.values()]:
             if run.job_id == cancellation.job_id and cancellation.covers(run.origin.run):
                 run.cancel_run(cancellation)
@@ -343,14 +344,14 @@ _observers: list[Callable[[Cancellation], None]] = []
 
 
 def learn(cancellation: Cancellation) -> None:
-    """Handle a request to cancel a job, in any thread. Repeated requests do no harm."""
+    """Handle a request to cancel a job, in any thread. A repeated request has no effect."""
     active_runs.cancel(cancellation)
     for observe in [*_observers]:
         observe(cancellation)
 
 
 def observe_requests(observe: Callable[[Cancellation], None]) -> None:
-    """Call a function with each request that this process learns of, but not in its forks."""
+    """Call a function with each request that this process receives, but not in its forks."""
     _observers.append(observe)
 
 

@@ -1,4 +1,4 @@
-"""Progress of a job: percentages, nested stages, and the rule that a bar never steps back."""
+"""Progress of a job: percentages, nested stages, and bars that do not step back in a stage."""
 
 from __future__ import annotations
 

@@ -120,8 +120,8 @@ class RunReporter:
         """Give the job another title.
 
         Args:
-            title: what the job is, for people: one line. A title of more than 256 characters is
-                truncated. A blank one changes nothing.
+            title: the title of the job, for people: one line. A title of more than 256 characters
+                is truncated. A blank one changes nothing.
 
         >>> job.set_title(f"Report for {customer.name}")
         """

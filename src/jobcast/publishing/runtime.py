@@ -198,7 +198,7 @@ def open_job(
             digits, a UUID to its text.
         owner: the subject whose token may follow the job, as a text, a number or a UUID. None for
             a job without an owner.
-        title: what the job is, for people.
+        title: the title of the job, for people.
         tags: up to 10 labels by which the job can be found.
         parent: the id of the job that this one belongs to. By default this is the current job.
         task: a name for the kind of work, as a Celery task has one.

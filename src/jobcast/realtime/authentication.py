@@ -72,7 +72,7 @@ class Authenticator:
             ) from None
         except FunctionFailed as exc:
             logger.exception("refused a client: %s", exc)
-            raise TokenError("internal_error", "something went wrong") from None
+            raise TokenError("internal_error", "the server could not identify the client") from None
         if subject is not None and subject.expires_at <= time.time():
             raise TokenError("token_expired", "the session has expired")
         return subject

@@ -52,8 +52,8 @@ logger = logging.getLogger(__name__)
 class SocketIOConnection(Connection):
     """A client that is connected to a namespace of a Socket.IO server.
 
-    While the client follows a job, it is in the job's Socket.IO room too. An application may emit
-    to this room.
+    While the client follows a job, it is also in the job's Socket.IO room, to which an application
+    may emit.
     """
 
     __slots__ = ("_endpoint", "_outbox", "_socket", "eio_sid")
@@ -170,16 +170,16 @@ class Gateway:
         hello = Hello(
             protocol=PROTOCOL_VERSION,
             server=f"jobcast/{version('jobcast')}",
-            features=(*self._requests(), *features),
+            features=(*self._request_names(), *features),
         )
         self._hello = self.hub.batch_of(hello)  # encoded once for all connections
-        self._app_connect = self._registered("connect")
-        self._app_disconnect = self._registered("disconnect")
+        self._app_connect = self._app_handler("connect")
+        self._app_disconnect = self._app_handler("disconnect")
         self._register()
 
     @property
     def relay(self) -> Relay:
-        """The rooms of this process."""
+        """The relay, which sends the events of jobs to the followers in this process."""
         return self.hub.relay
 
     @property
@@ -222,7 +222,7 @@ class Gateway:
         await self.guard.aclose()
         await self.hub.aclose()
 
-    def _requests(self) -> Sequence[str]:
+    def _request_names(self) -> Sequence[str]:
         """Return the names of the requests that the server answers."""
         missing: set[str] = set() if self.hub.feeds.are_available else {*FEED_REQUESTS}
         if not self.hub.cancellations.is_available:
@@ -244,7 +244,7 @@ class Gateway:
         for event, handle in handlers.items():
             self._sio.on(event, handle, namespace=self._namespace)
 
-    def _registered(self, event: str) -> Callable[..., Any] | None:
+    def _app_handler(self, event: str) -> Callable[..., Any] | None:
         """Return the application's handler for an event of the namespace, if there is one."""
         handler: Callable[..., Any] | None = self._sio.handlers.get(self._namespace, {}).get(event)
         if handler is None:
@@ -266,16 +266,16 @@ class Gateway:
                     accepted = await _call(self._app_connect, sid, environ, auth)
                     if accepted is False:
                         return False
-                connection = self._connection(sid, eio_sid, subject)
+                connection = self._new_connection(sid, eio_sid, subject)
                 opening.open(connection)
         except TokenError as exc:
-            self.hub.refused(sid, self.guard.address(eio_sid), exc)
+            self.hub.report_refused(sid, self.guard.address(eio_sid), exc)
             raise Refused(exc.message, {"code": exc.code, "message": exc.message}) from None
         self.guard.authenticated(eio_sid)
         self.guard.after_connect(sid, partial(connection.send, self._hello))
         return True
 
-    def _connection(self, sid: str, eio_sid: str, subject: Subject) -> SocketIOConnection:
+    def _new_connection(self, sid: str, eio_sid: str, subject: Subject) -> SocketIOConnection:
         """Return the connection of a client that is about to be accepted.
 
         Raises:
@@ -283,7 +283,7 @@ class Gateway:
         """
         socket = self._sio.eio.sockets.get(eio_sid)
         if socket is None or socket.closed:
-            # python-socketio forgets a connection that has closed only if it is refused.
+            # python-socketio removes a closed connection from its tables only if it is refused.
             raise Refused("the connection is closed")
         return SocketIOConnection(
             sid,
@@ -298,7 +298,8 @@ class Gateway:
     async def _disconnect(self, sid: str, reason: str = "") -> None:
         connection = self.hub.remove(sid, reason)
         if isinstance(connection, SocketIOConnection):
-            # A client may leave the namespace and keep its connection; it has as long as a new one.
+            # The Engine.IO connection may stay open. The client then has as much time to join a
+            # namespace as after a new connection.
             self.guard.expect(connection.eio_sid)
         if self._app_disconnect is not None:
             await _call(self._app_disconnect, sid, reason)
@@ -332,7 +333,7 @@ def _token_of(auth: Any) -> str | None:
 
 
 def _scope_of(environ: dict[str, Any]) -> Scope:
-    """Return the ASGI scope of a request; servers other than ASGI's provide WSGI variables."""
+    """Return the ASGI scope of a request, made from WSGI variables if there is none."""
     scope: Scope | None = environ.get("asgi.scope")
     if scope is not None:
         return scope

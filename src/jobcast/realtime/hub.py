@@ -50,7 +50,7 @@ logger = logging.getLogger(__name__)
 
 
 class Hub:
-    """The connections of a process: who may open one, what it follows, and when it has to close.
+    """The connections of a process, with their limits, their rights and the jobs that they follow.
 
     Args:
         source: the transport's source of events.
@@ -111,7 +111,7 @@ class Hub:
         return self.relay.ready and not self.draining
 
     def start(self) -> bool:
-        """Start to receive events in the running event loop. Return False if the hub runs already.
+        """Start to receive events in the running event loop. Return False if the hub has started.
 
         If the event loop has changed, remove the former loop's connections, which are closed.
         """
@@ -184,7 +184,7 @@ class Hub:
         return await self._admission.identify(token, connection, hint)
 
     def opening(self, subject: Subject) -> Opening:
-        """Return a context in which a connection opens, and counts meanwhile.
+        """Return a context in which a connection opens, and already counts against the limits.
 
         Raises:
             TokenError: the subject has too many connections.
@@ -220,7 +220,7 @@ class Hub:
         )  # fmt: skip
         return connection
 
-    def refused(self, sid: str, address: str, exc: TokenError) -> None:
+    def report_refused(self, sid: str, address: str, exc: TokenError) -> None:
         """Log and count a connection that was refused."""
         self.refusals.info("refused %s (%s): %s (%s)", sid, address, exc.message, exc.code)
         metrics.REFUSED.labels(exc.code).inc()
@@ -330,7 +330,7 @@ class Hub:
     # --- rights -----------------------------------------------------------------------------------
 
     async def _grant(self, connection: Connection, job_id: str) -> Grant | None:
-        """Return a connection's right to follow a job. A connection without it leaves the job."""
+        """Return a connection's right to follow a job. Without the right, it leaves the job."""
         grant = None
         try:
             await self._check_revocations(connection.subject)
@@ -359,7 +359,7 @@ class Hub:
         """
         job_id = request.job_id
         history_before = connection.history
-        # Added before the answer, so that a right which ends during the join removes the job.
+        # Added before the join, so that the end of the right during the join removes the job.
         connection.jobs.add(job_id)
         try:
             answer = await self.relay.join(job_id, connection, request.cursor, grant)
@@ -408,9 +408,10 @@ class Hub:
             await self.feeds.rights.reauthorize()
 
     async def _reauthorize(self, job_id: str) -> None:
-        """Check the rights of a job's followers. Those who may not follow it any more leave.
+        """Check the rights of a job's followers. Followers that lost their right leave the job.
 
-        A connection that still joins has just been checked, and its record may not be known yet.
+        Connections whose join is in progress are not checked: their rights have just been checked,
+        and the job's record may not be known yet.
         """
         target = await self._authorizer.current(self.relay.target_of(job_id))
         refused = await self._rights.refused(target, self.relay.followers_of(job_id))

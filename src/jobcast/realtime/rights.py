@@ -1,4 +1,4 @@
-"""Rights of followers to a job whose record has changed, and to feeds."""
+"""Checks which connections may follow a job, or list a feed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from jobcast.targets import FOLLOW, LIST, JobTarget, Target
 from jobcast.tokens import Subject
 
 CHECKED_AT_ONCE: Final = 100  # connections per group; the event loop runs between groups
-MAX_TOKENS: Final = 3  # tokens to check per connection, because the other followers wait
+MAX_TOKENS: Final = 3  # checks of a connection that refreshes its token; other followers wait
 
 NOT_FOUND: Final = Refusal(
     code="job_not_found", message="this job does not exist, or you may not follow it"
@@ -24,10 +24,12 @@ NOT_FOUND: Final = Refusal(
 FEED_NOT_ALLOWED: Final = Refusal(
     code="feed_not_allowed", message="this feed does not exist, or you may not list it"
 )
-FAILED: Final = Refusal(code="internal_error", message="something went wrong")
+FAILED: Final = Refusal(
+    code="internal_error", message="the server could not check the client's rights"
+)
 UNDECIDED: Final = Refusal(
     code="unavailable",
-    message="the server did not find out in time what the client may do; try again in a moment",
+    message="the server could not check the client's rights in time; try again in a moment",
 )
 
 logger = logging.getLogger(__name__)
@@ -46,7 +48,7 @@ class NotAllowed(JobcastError):
 
 
 class Rights(Protocol):
-    """The decision which connections may follow a record, with a callback for ended rights."""
+    """Decides which connections may follow a record, and handles rights that end."""
 
     async def refused(self, target: JobTarget, sids: Sequence[str]) -> Mapping[str, Refusal]:
         """Return the connections that may not follow a job, each with the reason.
@@ -57,7 +59,7 @@ class Rights(Protocol):
         """
 
     def ended(self, job_id: str, sid: str, refusal: Refusal) -> None:
-        """Handle the end of a connection's right: it has left the job."""
+        """Handle the end of a connection's right. The connection has already left the job."""
 
 
 class SubjectRights:

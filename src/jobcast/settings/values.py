@@ -1,4 +1,4 @@
-"""Parsers of the values of settings. Each raises ValueError with what is expected."""
+"""Parsers of the values of settings. Each raises ValueError, which names the expected value."""
 
 from __future__ import annotations
 

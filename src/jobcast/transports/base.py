@@ -163,7 +163,7 @@ class Outgoing(Struct, frozen=True, kw_only=True):
 
     @property
     def completes_info(self) -> bool:
-        """Return whether ``info`` replaces nothing, and only adds what the description lacks.
+        """Return whether ``info`` only adds missing fields to the description, and replaces none.
 
         A record may begin with the ending of its job, or with a retry, which the main process of a
         worker publishes, or after the store has lost its data.
@@ -220,7 +220,7 @@ class TransportPublisher(Protocol):
 
         The ``info`` of each stored event is merged into the description of the job, as
         :meth:`JobInfo.updated <jobcast.events.JobInfo.updated>` does. The ``info`` of an ending and
-        of a retry only adds what is missing, as :meth:`JobInfo.completed
+        of a retry only adds missing fields, as :meth:`JobInfo.completed
         <jobcast.events.JobInfo.completed>` does, and so does that of an outdated event of the same
         sending, which is not stored; the epoch then changes. A new record, and a run that begins
         after the end, start with the ``info`` of their first event. An event of the kind

@@ -115,7 +115,7 @@ def with_timestamp(head: str, timestamp: str) -> str:
 class CancelAnswer(Struct, frozen=True, kw_only=True):
     """The answer of the store to a request.
 
-    ``terminates`` is there for ``requested``: whether the run is terminated if it goes on.
+    ``terminates`` is for ``requested``: whether the worker terminates a run that does not end.
     """
 
     outcome: Answer
@@ -205,7 +205,7 @@ class Notices:
 
 
 def notify(on_cancellation: OnCancellation | None, cancellation: Cancellation) -> None:
-    """Call the function, and log what it raises: the caller has other work to do."""
+    """Call the function, and log its exceptions: the caller has other work to do."""
     if on_cancellation is None:
         return
     try:

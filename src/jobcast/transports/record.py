@@ -1,4 +1,4 @@
-"""The record of a job in memory, with the rules of ``publish.lua``, and a bounded store of them."""
+"""Records of jobs in memory, with the rules of ``publish.lua``, and a bounded store of records."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from jobcast.transports.summaries import summarize, timestamp_of
 
 MAX_RECORDS: Final = 100_000
 MAX_EVENTS: Final = 1_000_000  # in all records together
-PUBLISHERS: Final = 32  # per job, whose latest numbers are remembered
+PUBLISHERS: Final = 32  # publishers of a job whose latest event numbers are kept
 
 
 class Record:
@@ -62,8 +62,8 @@ class Record:
         self.numbers: dict[str, int] = {}
         self.runs = Runs()
         self.cancellation: Cancellation | None = None  # of the current sending
-        self._ending = ""  # the head of its terminal event
-        self._request = ""  # the head of its ``cancelling`` event
+        self._ending_head = ""  # of the cancellation's terminal event
+        self._request_head = ""  # of the cancellation's ``cancelling`` event
         self.expires_at = 0.0
 
     @property
@@ -126,15 +126,15 @@ class Record:
 
         Args:
             cancellation: the request.
-            is_passed_on: whether the workers have the request. A run that has received it before
-                its body ends, whether or not the job can be cancelled.
+            is_passed_on: whether the workers have the request. A run that receives a request before
+                its body begins is cancelled, even if the job is not cancellable.
         """
         if not cancellation.applies_to(self.owner):
             return CancelAnswer(outcome="job_not_found")
         if self.has_ended:
             return CancelAnswer(outcome="already_ended")
-        is_obeyed = is_passed_on and self._is_running and cancellation.covers(Run(self.sending))
-        if not (self.info.cancellable or is_obeyed):
+        takes_effect = is_passed_on and self._is_running and cancellation.covers(Run(self.sending))
+        if not (self.info.cancellable or takes_effect):
             return CancelAnswer(outcome="not_cancellable")
         if self.cancellation is not None:
             return CancelAnswer(outcome="requested", terminates=self.info.terminates)
@@ -149,7 +149,7 @@ class Record:
             return answer, []
         sending = self.sending or cancellation.sending
         self.cancellation = structs.replace(cancellation, sending=sending, owner=UNSET)
-        self._request, self._ending = cancellation.request_head, cancellation.ending_head
+        self._request_head, self._ending_head = cancellation.request_head, cancellation.ending_head
         if self._is_running:
             messages, terminates = [self._append_request("")], self.info.terminates
             answer = CancelAnswer(outcome="requested", terminates=terminates)
@@ -181,17 +181,17 @@ class Record:
         return self.cancellation.covers(outgoing.run)
 
     def _continue_cancellation(self, outgoing: Outgoing, standing: Standing) -> list[Message]:
-        """End a covered job that is no longer running, or show again that it is asked to stop."""
+        """End a covered job that is no longer running, or publish ``cancelling`` again."""
         timestamp = timestamp_of(outgoing.head)
         if self.state in WAITING_STATES or _begins_again(outgoing, standing):
             return [self._append_ending(timestamp)]
         return [self._append_request(timestamp)] if self.state == "started" else []
 
     def _append_request(self, timestamp: str) -> Message:
-        return self._append_own(STATUS, self._request, timestamp, "cancelling")
+        return self._append_own(STATUS, self._request_head, timestamp, "cancelling")
 
     def _append_ending(self, timestamp: str) -> Message:
-        return self._append_own(TERMINAL, self._ending, timestamp, "cancelled")
+        return self._append_own(TERMINAL, self._ending_head, timestamp, "cancelled")
 
     def _append_own(self, kind: Kind, head: str, timestamp: str, state: str) -> Message:
         head = with_timestamp(head, timestamp)
@@ -234,7 +234,7 @@ class Record:
         return message
 
     def _describe_late(self, outgoing: Outgoing) -> None:
-        """Add what the description lacks from an outdated event of the same sending.
+        """Add missing fields to the description, from an outdated event of the same sending.
 
         The record may have begun with the ending, whose publisher did not know the description.
         """
@@ -246,7 +246,7 @@ class Record:
         info = self.info.completed(decode_info(outgoing.info))
         if info != self.info:
             self.info = info
-            self.renew_epoch()  # followers and feeds notice it: there is no message
+            self.renew_epoch()  # the only sign of the change: there is no message
 
     def _is_handled(self, outgoing: Outgoing, publisher: str) -> bool:
         return 0 < outgoing.number <= self.numbers.get(publisher, 0)
@@ -321,8 +321,8 @@ class Record:
 class Records:
     """The records of many jobs, bounded by number, number of events and age.
 
-    Past a limit, the ended record with the oldest latest event is dropped first, or an active one
-    if no record has ended. Not thread-safe.
+    Above a limit, the ended record whose latest event is the oldest is dropped first, or an active
+    record if none has ended. Not thread-safe.
     """
 
     def __init__(
@@ -394,7 +394,7 @@ class Records:
         return None if record is None else record.cancellation
 
     def notice_of(self, job_id: str, answer: CancelAnswer) -> Cancellation | None:
-        """Return what the control channel carries after an answer; None if that is nothing."""
+        """Return the notice for the control channel after an answer; None if there is none."""
         record = self.get(job_id)
         if record is None or record.cancellation is None or not answer.is_accepted:
             return None
@@ -406,7 +406,7 @@ class Records:
         return self._active.pop(job_id, None) or self._ended.pop(job_id, None)
 
     def _put_back(self, job_id: str, record: Record, before: int) -> None:
-        """Put a changed record last, and drop others past a limit.
+        """Put a changed record last, and drop others above a limit.
 
         Args:
             job_id: the id of the job.
@@ -422,7 +422,7 @@ class Records:
         """Return whether the event has to wait for an earlier event.
 
         Without a record it is unknown which events were published before. The event then waits only
-        for a predecessor that may still be under way.
+        for a predecessor that may still be in transit.
         """
         if not outgoing.after and not outgoing.previous:
             return False

@@ -59,14 +59,14 @@ UNKNOWN_RUN: Final = Run()
 
 
 def draw() -> str:
-    """Return a random id for a sending or a delivery."""
+    """Draw a random id for a sending or a delivery."""
     return secrets.token_hex(6)
 
 
 def continuing(sending: str) -> str:
     """Return an id for the sending of a task that replaces one with the given sending.
 
-    The job goes on: a request to cancel it covers both.
+    The job continues: a request to cancel it covers both sendings.
 
     >>> continuing("0a1b2c3d4e5f")
     '0a1b2c3d4e5f.6f5e4d3c2b1a'

@@ -42,7 +42,7 @@ async def _gone(_: Request, __: Exception) -> Response:
 
 async def _failed(request: Request, exc: Exception) -> Response:
     logger.error("%s %s failed", request.method, request.url.path, exc_info=exc)
-    return answer(500, "internal_error", "The server failed. Its log says how.")
+    return answer(500, "internal_error", "The server failed. Its log has the cause.")
 
 
 HANDLERS = {HTTPException: _refused, ClientDisconnect: _gone, Exception: _failed}

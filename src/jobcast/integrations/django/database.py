@@ -38,8 +38,8 @@ def database() -> Iterator[None]:
 def rule(function: PlainRule) -> PlainRule:
     """Decorate a function for ``JOBCAST_AUTHORIZE`` that queries the database.
 
-    The function may use Django in every process of ``manage.py jobcast serve``, and goes on to
-    work after a restart of the database.
+    The function may use Django in every process of ``manage.py jobcast serve``, and still
+    works after a restart of the database.
 
     Raises:
         TypeError: the function is ``async``; the server calls a plain function in a thread.

@@ -114,7 +114,7 @@ class HttpResponse:
         """
         transport = self._transport()
         if transport is None or transport.is_closing() or TCP_USER_TIMEOUT is None:
-            return  # the socket of a closing connection may have no file descriptor any more
+            return  # the socket of a closing connection may no longer have a file descriptor
         connection = transport.get_extra_info("socket")
         if connection is not None:
             with suppress(OSError):  # a unix socket, or a connection that has closed

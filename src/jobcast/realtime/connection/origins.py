@@ -90,7 +90,7 @@ class Origins:
         """Return whether a page of ``origin`` may use credentials that browsers send, like cookies.
 
         With `JOBCAST_INSECURE_ANY_ORIGIN` other pages may connect, but only with a token.
-        Otherwise any page could read what the user of the browser may.
+        With cookies, any page could read everything that the user of the browser may read.
 
         Args: see :meth:`allow`.
         """

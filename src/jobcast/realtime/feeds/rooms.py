@@ -32,7 +32,7 @@ class FeedRooms:
     """The feeds that clients of this process use. Only these are subscribed.
 
     A room is read when its first user arrives, after an interruption of the transport, and
-    regularly: a read repairs what a process left undone that died between its writes.
+    regularly: a read repairs the feed if a process died between two writes.
 
     Args:
         source: the transport's source.

@@ -179,7 +179,7 @@ class EventStream(HttpConnection):
         return b"\n"
 
     def _follow(self, job_id: str | None, message: Message) -> None:
-        """Note what a queued message changes."""
+        """Apply the changes that a queued message causes."""
 
     def _send(self, batch: FrameBatch) -> None:
         if self.closed:

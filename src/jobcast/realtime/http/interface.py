@@ -165,7 +165,7 @@ class HttpInterface:
         except Problem as problem:
             response = problem.response()
         except TokenError as exc:
-            self._hub.refused(sid, address_of(request.scope), exc)
+            self._hub.report_refused(sid, address_of(request.scope), exc)
             response = Problem.of_token(exc).response()
         except Exception as exc:
             refusal = self._hub.requests.refusal_of(request.method, sid, exc)

@@ -35,7 +35,7 @@ _DESCRIPTION: Final[Schema] = {
     "cancellable": {"type": "boolean", "description": "false if the job cannot be cancelled"},
     "terminates": {
         "type": "boolean",
-        "description": "true if a cancelled run is terminated in the end",
+        "description": "true if the worker terminates a cancelled run that does not end",
     },
 }
 
@@ -50,7 +50,7 @@ _SCHEMAS: Final[Schema] = {
             "total": {"type": "number"},
             "stage": _TEXT,
             "rate": {"type": "number"},
-            "eta": {"type": "number", "description": "seconds left"},
+            "eta": {"type": "number", "description": "remaining seconds"},
         },
     },
     "Error": {
@@ -81,7 +81,7 @@ _SCHEMAS: Final[Schema] = {
             },
             "terminates": {
                 "type": "boolean",
-                "description": "with requested: whether the run is terminated if it goes on",
+                "description": "with requested: whether the worker terminates the run",
             },
         },
     },
@@ -165,7 +165,7 @@ _SCHEMAS: Final[Schema] = {
             "feed": _TEXT,
             "jobs": {"type": "array", "items": {"$ref": "#/components/schemas/Summary"}},
             "total": {"type": "integer", "description": "the number of jobs that match"},
-            "cursor": {"type": "string", "description": "where the next page begins, if any"},
+            "cursor": {"type": "string", "description": "for the next page, if there is one"},
         },
     },
     "Problem": {

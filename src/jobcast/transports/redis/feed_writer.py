@@ -160,7 +160,7 @@ class FeedWriter:
             self._publish_progress([*progress])
             self._release()
         except Exception:
-            # The thread has to survive any error, or no feed would be written any more.
+            # The thread has to survive any error: no other thread writes the feeds.
             logger.exception("could not write the feeds of this process's jobs")
 
     def _disconnect(self) -> None:
@@ -249,7 +249,7 @@ class FeedWriter:
                 self._write_some(some)
 
     def _chunks(self, jobs: Sequence[str]) -> Iterator[Sequence[str]]:
-        """Yield some jobs at a time, and note between them what the publisher has published."""
+        """Yield some jobs at a time, and collect newly published changes in between."""
         for start in range(0, len(jobs), AT_ONCE):
             yield jobs[start : start + AT_ONCE]
             self._collect()

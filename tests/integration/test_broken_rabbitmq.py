@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import msgspec
 import pytest
@@ -14,13 +15,15 @@ from jobcast.liveness.monitor import LeaseMonitor
 from jobcast.realtime.relay import Relay
 from jobcast.testing import log, new_job_id, progress, started
 from jobcast.transports import Outgoing, Retention, Run, open_publisher
+from jobcast.transports.amqp import consumer
 from jobcast.transports.amqp.names import Names
-from jobcast.transports.amqp.publisher import BLOCKED
+from jobcast.transports.amqp.publisher import BLOCKED, KombuPublisher
 from jobcast.transports.amqp.source import KombuClientManager
 from jobcast.transports.leases import Lease, LeaseTimeouts
-from tests.support import TIMEOUT, eventually
+from jobcast.transports.revocations import Revocation
+from tests.support import TIMEOUT, eventually, wait_for
 from tests.support.rabbitmq import RabbitMQ
-from tests.support.rabbitmq_pipeline import LEASE, on_admin_channel, open_pipeline
+from tests.support.rabbitmq_pipeline import LEASE, is_routed, on_admin_channel, open_pipeline
 from tests.support.recorder import Recorder
 
 
@@ -100,6 +103,34 @@ async def test_deleted_exchange_of_leases_is_redeclared(rabbitmq: RabbitMQ) -> N
         await eventually(lambda: pipe.source._leases._running[lease] > until + LEASE, "renewals")
         # The record of the job stays valid.
         assert pipe.follower.names.count("joined") == 2  # the first one has an empty epoch
+
+
+async def test_deleted_exchanges_of_other_messages_are_redeclared(
+    rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No canary goes through the exchanges of the bus and of revocations."""
+    monkeypatch.setattr(consumer, "DECLARE_INTERVAL", 0.1)
+    revocation = Revocation(jti=new_job_id(), until=time.time() + 60)
+    received: list[Revocation] = []
+
+    def delete(channel: Any) -> None:
+        for exchange in (Names().bus, Names().revocations):
+            channel.exchange_delete(exchange)
+
+    def has_queues() -> bool:
+        return all(is_routed(rabbitmq, name) for name in (Names().bus, Names().revocations))
+
+    async with open_pipeline(rabbitmq.url) as pipe:
+        pipe.source.watch_revocations(received.append)
+        await asyncio.to_thread(on_admin_channel, rabbitmq, delete)
+        await asyncio.to_thread(wait_for, has_queues, "bound queues")
+        publisher = KombuPublisher(rabbitmq.url)
+        await asyncio.to_thread(publisher.emit, "hello", {}, room="lobby")
+        await asyncio.to_thread(publisher.revoke, revocation)
+        await asyncio.to_thread(publisher.close)
+        await asyncio.wait_for(pipe.source.bus.get(), TIMEOUT)
+        await eventually(lambda: received, "revocation")
+        assert received == [revocation]
 
 
 async def test_no_job_is_lost_while_the_broker_blocks_publishers(

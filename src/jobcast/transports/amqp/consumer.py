@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,6 +28,7 @@ POLL: Final = 0.5  # seconds between the thread's checks whether to stop
 PREFETCH: Final = 1000  # unacknowledged messages that the broker sends ahead
 QUEUE_EXPIRY: Final = 60.0  # seconds that a process's queue outlives its connection
 QUEUE_BYTES: Final = 64 * 1024 * 1024  # the queue's limit; the oldest messages are dropped
+DECLARE_INTERVAL: Final = 10.0  # seconds between declarations of the queues for other messages
 FIRST_DELAY: Final = 0.05  # seconds before the first attempt to reconnect
 LONGEST_DELAY: Final = 3.0  # seconds between two attempts
 
@@ -88,6 +90,7 @@ class Consumer:
         self._is_asked_to_repair = False  # by another process
         self._misses_events = False
         self._is_consuming = False
+        self._declared_at = 0.0
         self._handled: deque[Delivery] = deque()  # processed, to be acknowledged by the thread
         self._events_queue = self._new_events_queue()
         self._gate = Gate(url, names, self._events_queue)
@@ -153,7 +156,7 @@ class Consumer:
         """
         channel = broker.channel()
         consumer = self._consume(channel)
-        self._is_consuming = True
+        self._is_consuming, self._declared_at = True, time.monotonic()
         self._report_state()
         if not is_bound:
             self._report_lost()
@@ -164,6 +167,8 @@ class Consumer:
                 self._repair(consumer)
             elif not self._gate.is_open:
                 self._check_gate()
+            elif time.monotonic() - self._declared_at > DECLARE_INTERVAL:
+                self._declare_again(consumer)
         if self._stopping.is_set():
             # This process does not reuse the queue, and the broker would keep it until it expires.
             consumer.cancel()
@@ -178,10 +183,14 @@ class Consumer:
         self._report_state()
 
     def _declare_again(self, consumer: KombuConsumer) -> None:
-        """Declare all queues with their exchanges and bindings, except for the events queue."""
+        """Declare all queues with their exchanges and bindings, except for the events queue.
+
+        No canary detects that someone has deleted the exchange of the bus or of revocations.
+        """
         queues: Any = consumer.queues
         for queue in queues:
             queue.declare()
+        self._declared_at = time.monotonic()
 
     def _check_gate(self) -> None:
         self._restore(self._gate.check)

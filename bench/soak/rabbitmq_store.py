@@ -22,6 +22,7 @@ PAUSE: Final = "broker paused (SIGSTOP)"
 ALARM: Final = "memory alarm"
 DETECTION: Final = 8.0  # seconds until every process has detected a deleted exchange
 DELETE_EVENTS: Final = f"exchange {Names().events} deleted"
+DELETE_SERVERS: Final = f"exchange {Names().servers} deleted"
 DELETE_LEASES: Final = f"exchange {Names().leases} deleted"
 
 
@@ -49,6 +50,7 @@ class RabbitStore:
             PAUSE: self._pause,
             ALARM: self._alarm,
             DELETE_EVENTS: lambda: self._delete(Names().events),
+            DELETE_SERVERS: lambda: self._delete(Names().servers),
             DELETE_LEASES: lambda: self._delete(Names().leases),
         }
 

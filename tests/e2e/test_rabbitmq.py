@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import pytest
 import socketio
 from kombu.connection import Connection
 
+from jobcast.transports.amqp.names import Names
 from tests import jobs
 from tests.conftest import Valkey
 from tests.e2e.services import join_until_accepted, services
@@ -21,14 +23,17 @@ from tests.support import (
     TIMEOUT,
     Follower,
     Process,
+    Server,
     Transcript,
     answers,
     eventually,
     following,
     free_port,
     running,
+    wait_for,
 )
 from tests.support.rabbitmq import RabbitMQ
+from tests.support.rabbitmq_pipeline import is_routed, on_admin_channel
 
 Send = Callable[..., str]
 Token = Callable[..., str]
@@ -106,6 +111,39 @@ async def test_broker_crash_loses_no_events(
             assert alice.client.connected
         assert worker.log.count("jobcast cannot reach") == 1
         assert "Traceback" not in server.log
+
+
+async def test_server_that_is_stopped_while_the_events_exchange_is_deleted_misses_nothing(
+    rabbitmq: RabbitMQ, valkey: Valkey, send: Send, token: Token, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The worker is silent until the other server has repaired the exchange."""
+    gate, events = tmp_path / "gate", Names().events
+
+    def is_repaired() -> bool:
+        return is_routed(rabbitmq, events)
+
+    with (
+        services(tmp_path, rabbitmq.url, valkey.url, valkey.url, monkeypatch) as (server, worker),
+        running(Server(tmp_path / "other.log", rabbitmq.url)) as other,
+    ):
+        other.ready()
+        job_id = send(worker, jobs.count, 10, str(gate))
+        async with following(server.url, token()) as alice, following(other.url, token()) as bob:
+            for each in (alice, bob):
+                await join_until_accepted(each, job_id)
+                await each.transcript.wait_logged(job_id, 6)
+            os.killpg(other.popen.pid, signal.SIGSTOP)
+            await asyncio.to_thread(
+                on_admin_channel, rabbitmq, lambda channel: channel.exchange_delete(events)
+            )
+            await asyncio.to_thread(wait_for, is_repaired, "repaired exchange")
+            gate.touch()
+            await alice.transcript.end(job_id)
+            os.killpg(other.popen.pid, signal.SIGCONT)
+            for each in (alice, bob):
+                await each.transcript.end(job_id)
+                assert lines(each, job_id) == [f"step {n}" for n in range(10)]
 
 
 async def test_stock_server_on_the_channel_receives_events(

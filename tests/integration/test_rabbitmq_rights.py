@@ -206,7 +206,7 @@ async def test_worker_may_not_consume_events(
     restricted: RabbitMQ, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with running_manager(restricted, [], "jobcast-worker") as manager:
-        await eventually(lambda: "access to queue" in caplog.text, "refusal by the broker")
+        await eventually(lambda: "access to exchange" in caplog.text, "refusal by the broker")
         assert not manager.source.ready
 
 

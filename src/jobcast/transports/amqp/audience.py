@@ -11,7 +11,6 @@ from kombu.exceptions import KombuError
 
 RETURN_TIMEOUT: Final = 30.0  # seconds that events wait for known listeners to return
 UNKNOWN_TIMEOUT: Final = 8.0  # seconds that they wait if it is unknown whether there were any
-BIND_TIMEOUT: Final = 3.0  # seconds between the first and the last process to bind its queue again
 ROUTED_INTERVAL: Final = 1.0  # seconds after a routed message in which no canary is sent first
 
 logger = logging.getLogger(__name__)
@@ -24,9 +23,9 @@ class ListenersMissing(KombuError):
 class Audience:
     """The processes that listen to an exchange, as one publisher knows them.
 
-    A listening process has a durable queue. If the exchange has no queue, either there is no such
-    process, or someone has deleted the exchange. In the latter case the processes bind their queues
-    again, one after the other.
+    A listening process has a durable queue. If no queue is bound, either there is no such process,
+    or someone has deleted an exchange. In the latter case the processes bind their queues again,
+    and then open the :class:`~jobcast.transports.amqp.gate.Gate` for all of them.
 
     Args:
         exchange: the exchange's name.
@@ -39,7 +38,6 @@ class Audience:
         self._had_listeners = False
         self._wait_timed_out = False  # the wait for listeners has timed out
         self._missing_since: float | None = None
-        self._back_since: float | None = None
         self._reached_at: float | None = None
 
     @property
@@ -60,7 +58,6 @@ class Audience:
         """Record that the exchange is gone, and all bindings with it."""
         if self._missing_since is None:
             self._missing_since = self._clock()
-        self._back_since = None
 
     def check(self, *, reached: bool, may_repeat: bool) -> None:
         """Raise ListenersMissing while events have to wait for listeners that may come back.
@@ -76,11 +73,12 @@ class Audience:
             ListenersMissing: publish the events later, or again.
         """
         if reached:
-            self._wait_for_the_rest(may_repeat=may_repeat)
+            self._had_listeners, self._wait_timed_out = True, False
+            self._missing_since, self._reached_at = None, self._clock()
         else:
-            self._wait_for_the_first(may_repeat=may_repeat)
+            self._wait(may_repeat=may_repeat)
 
-    def _wait_for_the_first(self, *, may_repeat: bool) -> None:
+    def _wait(self, *, may_repeat: bool) -> None:
         self.exchange_lost()
         if self._wait_timed_out or self._missing_since is None:
             return
@@ -94,16 +92,3 @@ class Audience:
             "no Socket.IO process has listened to the exchange %s for %d s: published events are"
             " dropped until one does", self._exchange, timeout,
         )  # fmt: skip
-
-    def _wait_for_the_rest(self, *, may_repeat: bool) -> None:
-        if self._missing_since is not None and not self._wait_timed_out:
-            now = self._clock()
-            if self._back_since is None:
-                self._back_since = now
-            if may_repeat and now - self._back_since < BIND_TIMEOUT:
-                raise ListenersMissing(
-                    "Socket.IO processes are still binding their queues to the exchange"
-                    f" {self._exchange}"
-                )
-        self._had_listeners, self._wait_timed_out, self._reached_at = True, False, self._clock()
-        self._missing_since = self._back_since = None

@@ -12,6 +12,8 @@ from jobcast.transports.cancellation import KEPT_FOR, MAX_KEPT
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.revocations import MAX_REVOCATIONS
 
+#: The routing key of events, and of their exchange's binding to the exchange of the servers.
+EVENTS_KEY: Final = ""
 #: The routing keys of the exchange for cancellations.
 REQUEST_KEY: Final = "request"  # before it takes effect
 NOTICE_KEY: Final = "notice"  # of an accepted request
@@ -29,8 +31,13 @@ class Names(Struct, frozen=True):
 
     @property
     def events(self) -> str:
-        """The exchange for the events of jobs."""
+        """The exchange to which the events of jobs are published."""
         return f"{self.prefix}.events"
+
+    @property
+    def servers(self) -> str:
+        """The exchange through which the server processes receive the events of jobs."""
+        return f"{self.events}.servers"
 
     @property
     def leases(self) -> str:
@@ -50,8 +57,8 @@ class Names(Struct, frozen=True):
     @property
     def exchanges(self) -> frozenset[str]:
         """The names of all exchanges."""
-        names = self.bus, self.events, self.leases, self.revocations, self.cancellations
-        return frozenset(names)
+        events = self.events, self.servers
+        return frozenset((self.bus, *events, self.leases, self.revocations, self.cancellations))
 
     @staticmethod
     def new_queue(exchange: str) -> str:
@@ -63,6 +70,9 @@ class Names(Struct, frozen=True):
 
     def events_exchange(self) -> Exchange:
         return Exchange(self.events, "fanout", durable=True)
+
+    def servers_exchange(self) -> Exchange:
+        return Exchange(self.servers, "direct", durable=True)
 
     def revocations_exchange(self) -> Exchange:
         return Exchange(self.revocations, "fanout", durable=True)

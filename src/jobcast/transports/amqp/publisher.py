@@ -2,7 +2,7 @@
 
 A job's event goes to a durable fanout exchange. Each server process has a durable queue at that
 exchange, which expires when the process is gone. Confirmed events therefore survive a broken
-connection and a broker restart. With ``?channel=NAME`` in the URL, the events also go to the
+connection and a broker restart. With ``?channel=NAME`` in the URL, copies of the events go to the
 exchange NAME, for a stock ``socketio.AsyncAioPikaManager("amqp://...", channel=NAME)``.
 """
 
@@ -27,7 +27,6 @@ from jobcast.events import STATUS
 from jobcast.transports.amqp.audience import Audience, ListenersMissing
 from jobcast.transports.amqp.cancellation import CancelRequest
 from jobcast.transports.amqp.codec import (
-    BIND_AGAIN,
     CANARY,
     CANCEL,
     NO_BODY,
@@ -45,7 +44,8 @@ from jobcast.transports.amqp.connection import (
 from jobcast.transports.amqp.inbox import RequestInbox
 from jobcast.transports.amqp.latest_numbers import LatestNumbers
 from jobcast.transports.amqp.listener import KombuListener
-from jobcast.transports.amqp.names import NOTICE_KEY, REQUEST_KEY, Names, stock_exchange
+from jobcast.transports.amqp.names import NOTICE_KEY, REQUEST_KEY, Names
+from jobcast.transports.amqp.stock import StockChannel
 from jobcast.transports.base import Outgoing, Retention
 from jobcast.transports.cancellation import Cancellation, OnCancellation, notify
 from jobcast.transports.leases import Lease
@@ -79,10 +79,11 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         prefix: str = DEFAULT_PREFIX,
     ) -> None:
         self._names = Names(prefix)
-        self._address = Address.of(url)
+        address = Address.of(url)
+        self._stock = None if address.channel is None else StockChannel(address.channel)
         self.publisher_connection: Connection  # python-socketio's name for it
         self._is_blocked = False
-        super().__init__(self._address.url, channel=self._names.bus, write_only=True)
+        super().__init__(address.url, channel=self._names.bus, write_only=True)
         self.publisher_id = secrets.token_hex(6)
         self.on_cancelled: OnCancellation | None = None
         self._inbox: RequestInbox | None = None  # of the current connection, once a run begins
@@ -103,14 +104,14 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
             PublishFailed: the broker may not have all events, or known listeners are missing.
         """
         numbered = self._latest.chain([self._numbered(outgoing) for outgoing in batch])
-        bodies = [encode(outgoing, self.publisher_id) for outgoing in numbered]
         may_repeat = all(outgoing.number for outgoing in batch)
         exchange = self._names.events_exchange()
         try:
+            self._send_copies(numbered)
             if self._audience.needs_canary:
                 self._publish_confirmed(exchange, [NO_BODY], delivery_mode=TRANSIENT, type=CANARY)
                 self._audience.check(reached=not self._returned, may_repeat=may_repeat)
-            self._publish_confirmed(exchange, bodies, delivery_mode=PERSISTENT)
+            self._publish_confirmed(exchange, self._encoded(numbered), delivery_mode=PERSISTENT)
             self._audience.check(reached=not self._returned, may_repeat=may_repeat)
         except KOMBU_ERRORS as exc:
             if isinstance(exc, NotFound):
@@ -119,7 +120,19 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         if self.on_cancelled is not None:
             self._read_requests(batch)
         self._latest.add(numbered)
+        if self._stock is not None:
+            self._stock.discard(numbered)
         self._notify_cancelled(batch)
+
+    def _encoded(self, batch: Sequence[Outgoing]) -> list[bytes]:
+        return [encode(outgoing, self.publisher_id) for outgoing in batch]
+
+    def _send_copies(self, batch: Sequence[Outgoing]) -> None:
+        """Publish the events for a stock server, except those that are published again."""
+        if self._stock is not None:
+            bodies = self._encoded(self._stock.unsent(batch))
+            self._publish_confirmed(self._stock.exchange, bodies, delivery_mode=TRANSIENT)
+            self._stock.add(batch)
 
     def _read_requests(self, batch: Sequence[Outgoing]) -> None:
         """Read the requests to cancel jobs that precede the statuses in a batch.
@@ -274,27 +287,6 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
             raise PublishFailed(self._failed(exc), ()) from exc
         return not self._returned
 
-    def ask_to_bind_again(self) -> None:
-        """Ask all other server processes to bind their queues again after an exchange was deleted.
-
-        Raises:
-            PublishFailed: the broker may not have accepted the request, or there are no listeners.
-        """
-        try:
-            self._publish_confirmed(
-                self._names.bus_exchange(),
-                [NO_BODY],
-                TRANSIENT,
-                type=BIND_AGAIN,
-                app_id=self.publisher_id,
-            )
-            if self._returned:
-                raise ListenersMissing(
-                    f"no Socket.IO process listens to the exchange {self._names.bus}"
-                )
-        except KOMBU_ERRORS as exc:
-            raise PublishFailed(self._failed(exc), ()) from exc
-
     def close(self) -> None:
         self._drop_connection()
 
@@ -348,13 +340,10 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
 
     def _open(self) -> Any:
         channel = self.publisher_connection.channel()
-        events = self._names.events_exchange()(channel)
-        events.declare()
+        self._names.events_exchange()(channel).declare()
         self._names.leases_exchange()(channel).declare()
-        if self._address.channel is not None:
-            stock = stock_exchange(self._address.channel)(channel)
-            stock.declare()
-            stock.bind_to(events)
+        if self._stock is not None:
+            self._stock.exchange(channel).declare()
         channel.confirm_select()
         channel.events["basic_ack"].add(self._on_ack)
         channel.events["basic_nack"].add(self._on_nack)

@@ -100,7 +100,6 @@ class KombuSource:
         self._consumer = Consumer(
             self._url,
             self._names,
-            publisher_id=self._canary_publisher.publisher_id,
             on_event=self._received,
             on_cancel=self._cancel_received,
             on_bus=self.bus.put_nowait,
@@ -323,18 +322,13 @@ class KombuSource:
                     " is missing: declaring it and binding the queue again", exc.route,
                 )  # fmt: skip
                 self._online.clear()
-                misses_events = exc.route == self._names.events
-                if misses_events and exc.reaches_no_process:
-                    await self._ask_others_to_bind_again()
-                if self._consumer is not None:
-                    self._consumer.bind_again(misses_events=misses_events)
-
-    async def _ask_others_to_bind_again(self) -> None:
-        """Ask all processes to bind at the same time; until they do, some of them miss events."""
-        try:
-            await asyncio.to_thread(self._canary_publisher.ask_to_bind_again)
-        except TransportUnavailable as exc:
-            logger.debug("could not ask the other processes to bind their queues again: %s", exc)
+                if self._consumer is None:
+                    continue
+                if exc.reaches_no_process:
+                    self._consumer.repair()
+                else:
+                    misses_events = exc.route == self._names.events
+                    self._consumer.reconnect(misses_events=misses_events)
 
     async def _send_canary(self, exchange: str) -> bool:
         return await asyncio.to_thread(self._canary_publisher.send_canary, exchange)

@@ -1,0 +1,211 @@
+"""When a server process opens the gate: step by step, without consumers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from kombu.connection import Connection
+from kombu.entity import Queue
+
+from jobcast.errors import PublishFailed
+from jobcast.testing import log, new_job_id
+from jobcast.transports import Outgoing
+from jobcast.transports.amqp import gate
+from jobcast.transports.amqp.gate import Gate
+from jobcast.transports.amqp.names import Names, stock_exchange
+from jobcast.transports.amqp.publisher import KombuPublisher
+from tests.support import new_id
+from tests.support.rabbitmq import RabbitMQ
+from tests.support.rabbitmq_pipeline import is_routed, on_admin_channel
+
+NEVER = 3600.0  # seconds
+
+NewGate = Callable[[], Gate]
+
+
+@pytest.fixture
+def names() -> Names:
+    return Names(new_id("prefix"))
+
+
+@pytest.fixture
+def broker(rabbitmq: RabbitMQ) -> Iterator[Connection]:
+    """A connection with the queues of the test."""
+    with Connection(rabbitmq.url) as broker:
+        yield broker
+
+
+@pytest.fixture
+def new_gate(
+    rabbitmq: RabbitMQ, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[NewGate]:
+    monkeypatch.setattr(gate, "BIND_TIMEOUT", NEVER)
+    monkeypatch.setattr(gate, "CHECK_INTERVAL", 0.0)
+    queues: list[str] = []
+
+    def new_gate() -> Gate:
+        queue = Queue(names.new_queue(names.events), durable=False)
+        queues.append(queue.name)
+        return Gate(rabbitmq.url, names, queue)
+
+    yield new_gate
+    for name in queues:
+        delete_queue(rabbitmq, name)
+
+
+def delete_queue(rabbitmq: RabbitMQ, name: str) -> None:
+    on_admin_channel(rabbitmq, lambda channel: channel.queue_delete(name))
+
+
+def delete_exchange(rabbitmq: RabbitMQ, name: str) -> None:
+    on_admin_channel(rabbitmq, lambda channel: channel.exchange_delete(name))
+
+
+def listen(broker: Connection, exchange: object) -> Queue:
+    """Bind a queue to an exchange, as another process does."""
+    queue = Queue(new_id("other"), exchange, durable=False, exclusive=True)(broker.channel())
+    queue.declare()
+    return queue
+
+
+def types_in(queue: Queue) -> list[str]:
+    types = []
+    while message := queue.get(no_ack=True):
+        types.append(message.properties["type"])
+    return types
+
+
+def elapse(gate: Gate) -> None:
+    """Let the time of the other processes elapse."""
+    gate._opens_at = 0.0
+
+
+def test_first_process_of_a_deployment_opens_at_once(
+    rabbitmq: RabbitMQ, names: Names, new_gate: NewGate
+) -> None:
+    first, second = new_gate(), new_gate()
+    first.enter(is_first=True)
+    assert first.is_open
+    assert is_routed(rabbitmq, names.events)
+    second.enter(is_first=True)
+    assert second.is_open
+
+
+def test_process_that_starts_asks_the_others_before_it_opens(
+    rabbitmq: RabbitMQ, names: Names, new_gate: NewGate, broker: Connection
+) -> None:
+    other, gate = listen(broker, names.bus_exchange()), new_gate()
+    gate.enter(is_first=True)
+    assert not gate.is_open
+    assert not gate.check()
+    assert not is_routed(rabbitmq, names.events)
+    assert types_in(other) == ["jobcast.bind-again"]
+    elapse(gate)
+    assert not gate.check()
+    assert gate.is_open
+    assert is_routed(rabbitmq, names.events)
+
+
+def test_process_that_is_still_bound_opens_at_once(
+    rabbitmq: RabbitMQ, names: Names, new_gate: NewGate, broker: Connection
+) -> None:
+    old, new = new_gate(), new_gate()
+    old.enter(is_first=True)
+    listen(broker, names.bus_exchange())
+    delete_exchange(rabbitmq, names.events)
+    new.enter(is_first=True)
+    assert not new.is_open
+    is_lost = old.repair(asks=False)
+    assert not is_lost
+    assert is_routed(rabbitmq, names.events)
+    assert not new.check()
+    assert new.is_open
+
+
+def test_process_without_its_binding_does_not_open_before_the_others_have_time(
+    rabbitmq: RabbitMQ, names: Names, new_gate: NewGate, broker: Connection
+) -> None:
+    first, second = new_gate(), new_gate()
+    first.enter(is_first=True)
+    second.enter(is_first=True)
+    bus = listen(broker, names.bus_exchange())
+    delete_exchange(rabbitmq, names.servers)
+    assert first.repair(asks=True)
+    assert types_in(bus) == ["jobcast.bind-again"]
+    # The second process finds the new exchange, to which only the first one is bound.
+    assert second.repair(asks=False)
+    assert not first.repair(asks=False)
+    assert not first.is_open
+    assert not second.is_open
+    assert types_in(bus) == []
+    assert not is_routed(rabbitmq, names.events)
+    elapse(second)
+    assert not second.check()
+    assert not first.check()
+    assert first.is_open
+    assert second.is_open
+
+
+def test_process_binds_again_whenever_the_exchange_is_deleted_while_it_waits(
+    rabbitmq: RabbitMQ, names: Names, new_gate: NewGate
+) -> None:
+    gate = new_gate()
+    gate.enter(is_first=True)
+    delete_exchange(rabbitmq, names.servers)
+    assert gate.repair(asks=True)
+    delete_exchange(rabbitmq, names.servers)
+    elapse(gate)
+    assert gate.check()
+    assert not gate.is_open
+    assert is_routed(rabbitmq, names.servers, gate._queue.name)
+
+
+def test_gate_is_closed_for_processes_whose_queues_have_expired(
+    rabbitmq: RabbitMQ, names: Names, new_gate: NewGate
+) -> None:
+    first, second = new_gate(), new_gate()
+    for each in (first, second):
+        each.enter(is_first=True)
+    for each in (first, second):
+        delete_queue(rabbitmq, each._queue.name)
+    for each in (first, second):
+        each.enter(is_first=False)
+        assert not is_routed(rabbitmq, names.events)
+    elapse(first)
+    assert not first.check()
+    assert not second.check()
+    assert second.is_open
+
+
+def test_process_that_lost_only_its_own_queue_joins_the_others(
+    rabbitmq: RabbitMQ, names: Names, new_gate: NewGate, broker: Connection
+) -> None:
+    first, second = new_gate(), new_gate()
+    for each in (first, second):
+        each.enter(is_first=True)
+    bus = listen(broker, names.bus_exchange())
+    delete_queue(rabbitmq, second._queue.name)
+    second.enter(is_first=False)
+    assert second.is_open
+    assert types_in(bus) == []
+
+
+def test_stock_server_gets_each_event_once_and_opens_no_gate(
+    rabbitmq: RabbitMQ, names: Names, new_gate: NewGate, broker: Connection
+) -> None:
+    channel, job_id = new_id("stock"), new_job_id()
+    stock = listen(broker, stock_exchange(channel))
+    publisher = KombuPublisher(f"{rabbitmq.url}?channel={channel}", prefix=names.prefix)
+    batch = [Outgoing.of(log(job_id, f"line {number}"), number=number) for number in (1, 2)]
+    for _ in range(2):
+        with pytest.raises(PublishFailed, match="no Socket"):
+            publisher.publish(batch)
+    new_gate().enter(is_first=True)
+    publisher.publish(batch)
+    publisher.publish([Outgoing.of(log(job_id, "line 3"), number=3)])
+    publisher.close()
+    found = []
+    while message := stock.get(no_ack=True):
+        found.append(message.payload["data"][0]["message"])
+    assert found == ["line 1", "line 2", "line 3"]

@@ -171,9 +171,9 @@ class CancelRequests:
             "job %s: terminating its run, which went on for %g s after it was asked to stop;"
             " cancel_grace of task %s sets the time", job_id, grace, request.task.name,
         )  # fmt: skip
-        # Celery may fail to store the outcome after it has sent the signal.
-        self._call_after(KILL_DELAY, job_id, request.kill, pool, request.worker_pid)
-        request.terminate(pool, signal="TERM")
+        # First, because the pool may wait for the end of a greenlet.
+        self._call_after(KILL_DELAY, job_id, request.kill)
+        request.terminate_run(pool)
 
     def _call_after(
         self, seconds: float, job_id: str, function: Callable[..., None], *args: Any

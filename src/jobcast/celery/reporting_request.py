@@ -21,7 +21,7 @@ from kombu.utils.compat import detect_environment
 
 from jobcast.celery.background import background
 from jobcast.celery.enqueue import is_followed
-from jobcast.celery.failure_signals import reporting
+from jobcast.celery.failure_signals import cause_of_revocation, reporting
 from jobcast.celery.failures import BrokerLost, RunCancelled, Unacceptable, original_exception
 from jobcast.celery.headers import origin_of_run
 from jobcast.celery.outcome_reports import fail, queue, retry, retry_later, succeed
@@ -63,8 +63,7 @@ class ReportingRequest(StoredSuccess):
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
     ) -> None:
-        cause = exc_info.exception
-        cause = cause.exc if isinstance(cause, ExceptionWithTraceback) else cause
+        cause = raised(exc_info)
         self._cause = original_exception(cause)
         with reporting(self), self._fail_on_error():
             super().on_failure(exc_info, send_failed_event, return_ok)
@@ -137,7 +136,12 @@ class ReportingRequest(StoredSuccess):
 
     def _revoke(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         """End the task as revoked. It raises what a backend or a broker raises."""
-        super()._announce_revoked(reason, terminated, signum, expired)
+        with reporting(self):
+            super()._announce_revoked(reason, terminated, signum, expired)
+
+    def cause_of_revocation(self, terminated: bool, expired: bool) -> BaseException:
+        """Return the exception with which the job of the revoked task fails."""
+        return cause_of_revocation(terminated, expired)
 
     def _end_successful(self, success: Mapping[str, Any]) -> None:
         """End a terminated run that has stored its success.
@@ -192,6 +196,12 @@ class ReportingRequest(StoredSuccess):
             # The next run may begin as soon as the broker has the message.
             if detect_environment() == "default":
                 reported.wait(FLUSH_TIMEOUT)
+
+
+def raised(exc_info: Any) -> BaseException:
+    """Return the exception that a pool reports."""
+    exc: BaseException = exc_info.exception
+    return exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
 
 
 def _hold(request: ReportingRequest, lease: Lease) -> None:

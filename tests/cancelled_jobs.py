@@ -156,6 +156,25 @@ def finishes_after_its_grace(self: ProgressTask, notes: str) -> str:
     return "done"
 
 
+@job(acks_late=True, cancel_grace=None)
+def finishes_late(self: ProgressTask, notes: str) -> str:
+    note(notes, "began")
+    while not self.cancelled:
+        time.sleep(0.01)
+    note(notes, "noticed")
+    wait_until_released(notes)
+    return "done"
+
+
+@job(acks_late=True, cancel_grace=1)
+def is_terminated_late(self: ProgressTask, notes: str) -> None:
+    note(notes, "began")
+    try:
+        time.sleep(60)
+    finally:
+        note(notes, "finally")
+
+
 @job(cancel_grace=0.5)
 def holds_the_interpreter(self: ProgressTask, notes: str) -> None:
     note(notes, "began")

@@ -46,12 +46,23 @@ class CancellableRequest(ReportingRequest):
         super().__init__(*args, **kwargs)
         self.cancellation: Cancellation | None = None  # the request to cancel the job
         self.is_received = False  # this process has handled the message's arrival
+        self.is_left = False  # to the run of another delivery, which ends the job
         self._is_taken = False  # Celery gives the task to the pool, which may wait for a free run
         self._when_accepted: deque[Callable[[bool], None]] = deque(maxlen=1)
 
     def is_covered_by(self, cancellation: Cancellation) -> bool:
         """Return whether a request to cancel the job covers this delivery."""
         return self.is_job and cancellation.covers(self.lease.run)
+
+    def repeats(self, other: CancellableRequest) -> bool:
+        """Return whether this is another delivery of the same message, such as with Redis when its
+        visibility timeout is over while the task runs.
+        """
+        ours, theirs = self.lease.run, other.lease.run
+        return self is not other and (ours.sending, ours.attempt) == (
+            theirs.sending,
+            theirs.attempt,
+        )
 
     @property
     def cancelled_error(self) -> JobCancelled:
@@ -89,6 +100,10 @@ class CancellableRequest(ReportingRequest):
             if not self.acknowledged:
                 self.cancellation, self._already_revoked = None, False
             raise
+
+    def leave_to_run(self, cancellation: Cancellation) -> None:
+        """Let the run of another delivery end the job of this one, and do not run this one."""
+        self.cancellation, self.is_left = cancellation, True
 
     def terminate_run(self, pool: Any) -> None:
         """Send SIGTERM to the child of a cancelled run, or kill its greenlet."""
@@ -153,7 +168,14 @@ class CancellableRequest(ReportingRequest):
             finally:
                 replace_child(self._terminating_pool, self.worker_pid)
 
+    @property
+    def holds_lease(self) -> bool:
+        return super().holds_lease and not self.is_left
+
     def revoked(self) -> bool:
+        if self.is_left and not self._already_revoked:
+            self._already_revoked = True
+            self.acknowledge()
         if self._already_revoked:
             # The timer of a task with an ETA has just reserved the discarded request.
             state.task_ready(self)

@@ -55,9 +55,14 @@ class ReportingRequest(StoredSuccess):
     def lease(self) -> Lease:
         return Lease(job_id_of(self.id), origin_of_run(self._context).run)
 
+    @property
+    def holds_lease(self) -> bool:
+        """Whether this process renews the lease of the run."""
+        return self.is_job
+
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         super().on_accepted(pid, time_accepted)
-        if self.is_job:
+        if self.holds_lease:
             background.call(_hold, self, self.lease)
 
     def on_failure(
@@ -219,4 +224,4 @@ def _hold(request: ReportingRequest, lease: Lease) -> None:
 
 def _active() -> list[Lease]:
     """Return the leases of the runs in this worker's children."""
-    return [r.lease for r in active_requests() if isinstance(r, ReportingRequest) and r.is_job]
+    return [r.lease for r in active_requests() if isinstance(r, ReportingRequest) and r.holds_lease]

@@ -115,6 +115,23 @@ def goes_on(self: ProgressTask, notes: str) -> None:
         note(notes, "finally")
 
 
+@job(acks_late=True, reject_on_worker_lost=True, cancel_grace=0.5, max_retries=3)
+def survives_its_termination(self: ProgressTask, then: str, notes: str) -> str:
+    """Catch the exception with which the pool terminates the run, and end in another way."""
+    note(notes, f"began in {os.getpid()}")
+    try:
+        time.sleep(60)
+    except BaseException:
+        note(notes, "survived")
+        if then == "retries":
+            raise self.retry(exc=ConnectionError("not yet"), countdown=600) from None
+        if then == "fails":
+            raise LookupError("no such row") from None
+    if then == "goes on":
+        time.sleep(60)
+    return "done"
+
+
 @job(acks_late=True, cancel_grace=None)
 def goes_on_late(self: ProgressTask, notes: str) -> None:
     note(notes, "began")
@@ -137,6 +154,25 @@ def finishes_after_its_grace(self: ProgressTask, notes: str) -> str:
         time.sleep(0.01)
     wait_until_released(notes)
     return "done"
+
+
+@job(acks_late=True, cancel_grace=None)
+def finishes_late(self: ProgressTask, notes: str) -> str:
+    note(notes, "began")
+    while not self.cancelled:
+        time.sleep(0.01)
+    note(notes, "noticed")
+    wait_until_released(notes)
+    return "done"
+
+
+@job(acks_late=True, cancel_grace=1)
+def is_terminated_late(self: ProgressTask, notes: str) -> None:
+    note(notes, "began")
+    try:
+        time.sleep(60)
+    finally:
+        note(notes, "finally")
 
 
 @job(cancel_grace=0.5)
@@ -216,6 +252,8 @@ def starts_a_chord(self: ProgressTask, kind: str, notes: str) -> list[str]:
     body = is_silent.si(notes) if kind == "silent body" else collects.s(notes)
     if kind == "silent member":
         members.append(is_silent.si(notes))
+    elif kind == "terminated member":
+        members.append(goes_on.si(notes))
     elif kind == "scheduled member":
         members.append(runs.si(notes).set(countdown=600))
     elif kind == "queued member":

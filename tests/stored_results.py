@@ -29,11 +29,9 @@ def may_publish(notes: str) -> str:
     return f"{notes}.publish"
 
 
-@app.task(base=Publishes, bind=True, shared=False, cancel_grace=0.2)
-def returns_when_cancelled(self: ProgressTask, notes: str) -> str:
+@app.task(base=Publishes, shared=False, cancel_grace=0.2)
+def returns_with_a_short_grace(notes: str) -> str:
     note(notes, "began")
-    while not self.cancelled:
-        time.sleep(0.01)
     return notes
 
 

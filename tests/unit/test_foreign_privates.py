@@ -18,7 +18,9 @@ import socketio
 from celery import Celery, Task, _state
 from celery.app.task import Context
 from celery.canvas import _chain, _chord, chain, chord
+from celery.concurrency.asynpool import SCHED_STRATEGIES, SCHED_STRATEGY_FAIR, AsynPool
 from celery.concurrency.base import BasePool
+from celery.concurrency.prefork import TaskPool
 from celery.worker.request import Request
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -27,6 +29,7 @@ from jwt.algorithms import HMACAlgorithm
 
 from jobcast.celery.apps import active_apps, defines_task, enter_call, is_inside_call
 from jobcast.celery.pools import can_terminate
+from jobcast.celery.termination import replace_child
 from jobcast.realtime.connection.engineio import _awaits_attachments, _replace_async
 from jobcast.token_decoder import CanonicalSegments, TokenDecoder
 
@@ -217,6 +220,19 @@ def test_celery_requests_have_the_attributes_of_their_progress() -> None:
         assert hasattr(Request, name)
     parameters = signature(Request._announce_revoked).parameters
     assert [*parameters] == ["self", "reason", "terminated", "signum", "expired"]
+
+
+def test_the_prefork_pool_has_the_strategy_by_which_a_child_can_be_replaced() -> None:
+    assert "_pool" in vars(BasePool)
+    assert TaskPool.Pool is AsynPool
+    assert SCHED_STRATEGIES[None] == SCHED_STRATEGY_FAIR
+    assert "sched_strategy" in AsynPool.__init__.__code__.co_names
+    killed: list[Any] = []
+    fair = SimpleNamespace(sched_strategy=SCHED_STRATEGY_FAIR)
+    for pool in (SimpleNamespace(_pool=fair), SimpleNamespace(), SimpleNamespace(_pool=None)):
+        pool.terminate_job = lambda pid, _: killed.append(pid)
+        replace_child(pool, 1)
+    assert killed == [1]
 
 
 def test_only_pools_that_terminate_runs_override_the_method_of_their_base() -> None:

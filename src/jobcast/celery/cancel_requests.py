@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
+from weakref import WeakSet
 
 from celery import signals, states
 
@@ -18,7 +19,12 @@ from jobcast.celery.background import background
 from jobcast.celery.cancelled import cause_of
 from jobcast.celery.pools import can_terminate
 from jobcast.celery.request import JobRequest
-from jobcast.celery.request_registry import is_active, latest_request
+from jobcast.celery.request_registry import (
+    active_requests,
+    is_active,
+    latest_request,
+    waiting_deliveries,
+)
 from jobcast.celery.result_backend import can_access_results, stores_failures
 from jobcast.publishing.cancellation import observe_requests, stop_observing
 from jobcast.publishing.identity import job_id_of
@@ -49,6 +55,7 @@ class CancelRequests:
     def __init__(self, consumer: Any) -> None:
         self.consumer = consumer
         self._unreceived: OrderedDict[str, Cancellation] = OrderedDict()
+        self._stopping: WeakSet[JobRequest] = WeakSet()  # asked to stop
 
     def learn(self, cancellation: Cancellation) -> None:
         """Pass a request on to the pool, and handle it in the consumer's loop."""
@@ -62,25 +69,38 @@ class CancelRequests:
         self.consumer.call_soon(self._guarded, job_id, self._handle, cancellation, is_posted)
         if self.consumer.pool.is_green:
             # The loop waits while its pool of greenlets is full; the timer does not.
-            self._call_after(0, job_id, self._schedule_grace_of_run, cancellation)
+            self._call_after(0, job_id, self._schedule_grace_of_runs, cancellation)
 
     def discard_if_cancelled(self, request: JobRequest) -> None:
         """Discard a message that this worker receives after the request to cancel its job."""
-        cancellation = self._unreceived.get(job_id_of(request.id))
-        if cancellation is not None and request.is_covered_by(cancellation):
+        run = self._stopping_run_of(request)
+        cancellation = (
+            self._unreceived.get(job_id_of(request.id)) if run is None else run.cancellation
+        )
+        if cancellation is None or not request.is_covered_by(cancellation):
+            return
+        if run is None:
             self._discard(request, cancellation)
+        else:
+            self._leave_to_run(request, cancellation)
 
     def _handle(self, cancellation: Cancellation, is_posted: bool) -> None:
         if not is_posted and is_active(cancellation.job_id):
             create_board().post(cancellation)  # the run has begun meanwhile
+        runs = self._schedule_grace_of_runs(cancellation)
         request = latest_request(cancellation.job_id)
+        for waiting in waiting_deliveries(cancellation.job_id):
+            if any(map(waiting.repeats, runs)):
+                self._leave_to_run(waiting, cancellation)
         if request is not None and not request.is_covered_by(cancellation):
             self._remember(cancellation)  # the job was sent again
+        elif runs and (request is None or request.is_over):
+            self._remember(cancellation)  # the run of an earlier delivery ends the job
         elif request is None or request.is_over:
             self._remember(cancellation)
             if cancellation.outcome == "cancelled":
                 mark_unreceived(self.consumer.app, cancellation)
-        elif not request.has_begun:
+        elif not (request.has_begun or request.is_left):
             self._discard(request, cancellation)
         elif request.cancellation is None:
             # First, because the result backend may fail.
@@ -89,21 +109,42 @@ class CancelRequests:
                 # The message waits for a free process or thread, which then does not run it.
                 mark_unreceived(self.consumer.app, cancellation)
 
-    def _schedule_grace_of_run(self, cancellation: Cancellation) -> None:
-        request = latest_request(cancellation.job_id)
-        if (
-            request is not None
-            and request.is_running
-            and request.cancellation is None
+    def _schedule_grace_of_runs(self, cancellation: Cancellation) -> list[JobRequest]:
+        """Start the grace of all runs that a request covers, and return them."""
+        runs = [
+            request
+            for request in active_requests()
+            if isinstance(request, JobRequest)
+            and job_id_of(request.id) == cancellation.job_id
             and request.is_covered_by(cancellation)
-        ):
-            self._schedule_grace(request, cancellation)
+        ]
+        for request in runs:
+            if request.cancellation is None:
+                self._schedule_grace(request, cancellation)
+        return runs
+
+    def _stopping_run_of(self, request: JobRequest) -> JobRequest | None:
+        """Return the run of an earlier delivery of a message if the run was asked to stop."""
+        for run in self._stopping:
+            if run.id == request.id and run.is_running and request.repeats(run):
+                return run
+        return None
+
+    def _leave_to_run(self, request: JobRequest, cancellation: Cancellation) -> None:
+        """Let the run of an earlier delivery end the job, whose outcome this one could change."""
+        if not request.is_left:
+            logger.info(
+                "job %s: not running its message again, because %s; the run that goes on ends it",
+                request.id, cause_of(cancellation.error),
+            )  # fmt: skip
+            request.leave_to_run(cancellation)
 
     def _schedule_grace(self, request: JobRequest, cancellation: Cancellation) -> None:
         """Start the grace of a run when it has begun."""
         if request.time_start and not request.task.cancellable:
             return  # the body is not interrupted
         request.cancellation = cancellation
+        self._stopping.add(request)
         request.call_when_accepted(partial(self._accepted, request, cancellation))
 
     def _remember(self, cancellation: Cancellation) -> None:
@@ -171,16 +212,16 @@ class CancelRequests:
             "job %s: terminating its run, which went on for %g s after it was asked to stop;"
             " cancel_grace of task %s sets the time", job_id, grace, request.task.name,
         )  # fmt: skip
-        # Celery may fail to store the outcome after it has sent the signal.
-        self._call_after(KILL_DELAY, job_id, request.kill, pool, request.worker_pid)
-        request.terminate(pool, signal="TERM")
+        # First, because the pool may wait for the end of a greenlet.
+        self._call_after(KILL_DELAY, job_id, request.kill)
+        request.terminate_run(pool)
 
     def _call_after(
-        self, seconds: float, job_id: str, function: Callable[..., None], *args: Any
+        self, seconds: float, job_id: str, function: Callable[..., object], *args: Any
     ) -> None:
         self.consumer.timer.call_after(seconds, self._guarded, (job_id, function, *args))
 
-    def _guarded(self, job_id: str, function: Callable[..., None], *args: Any) -> None:
+    def _guarded(self, job_id: str, function: Callable[..., object], *args: Any) -> None:
         try:
             function(*args)
         except Exception:

@@ -3,34 +3,66 @@
 from __future__ import annotations
 
 import logging
-import signal
 from collections import deque
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import wraps
+from signal import SIGKILL, SIGTERM
+from typing import Any, Final
 
+from billiard.exceptions import Terminated, WorkerLostError
+from celery.exceptions import TimeLimitExceeded
 from celery.worker import state
 
 from jobcast.celery.cancelled import fail_dependents
-from jobcast.celery.reporting_request import ReportingRequest
+from jobcast.celery.reporting_request import ReportingRequest, raised
+from jobcast.celery.termination import ended_without_outcome, replace_child
 from jobcast.errors import JobCancelled
 from jobcast.transports.cancellation import Cancellation
+
+#: The exceptions with which a pool of processes reports that a run ended without an outcome of the
+#: task. Some versions of billiard report the exception of the signal itself.
+LOSSES: Final = (Terminated, WorkerLostError, TimeLimitExceeded, SystemExit, KeyboardInterrupt)
 
 logger = logging.getLogger(__name__)
 
 
 class CancellableRequest(ReportingRequest):
-    """A request that can be discarded before its run begins, and whose run can be terminated."""
+    """A request that can be discarded before its run begins, and whose run can be terminated.
+
+    When a run is terminated, Celery only learns of it when the pool reports the end of the run: as
+    lost, or with an outcome if the run has caught the exception of the signal. So that outcome, or
+    the cancellation, is the only one in Celery as well as in the record of the job.
+    """
+
+    _terminating_pool: Any = None  # it has sent the signal
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Celery derives a class for each task, with an on_success() that calls no other one.
+        if "on_success" in vars(cls):
+            cls.on_success = _as_settling(cls.on_success)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.cancellation: Cancellation | None = None  # the request to cancel the job
         self.is_received = False  # this process has handled the message's arrival
+        self.is_left = False  # to the run of another delivery, which ends the job
         self._is_taken = False  # Celery gives the task to the pool, which may wait for a free run
         self._when_accepted: deque[Callable[[bool], None]] = deque(maxlen=1)
 
     def is_covered_by(self, cancellation: Cancellation) -> bool:
         """Return whether a request to cancel the job covers this delivery."""
         return self.is_job and cancellation.covers(self.lease.run)
+
+    def repeats(self, other: CancellableRequest) -> bool:
+        """Return whether this is another delivery of the same message, such as with Redis when its
+        visibility timeout is over while the task runs.
+        """
+        ours, theirs = self.lease.run, other.lease.run
+        return self is not other and (ours.sending, ours.attempt) == (
+            theirs.sending,
+            theirs.attempt,
+        )
 
     @property
     def cancelled_error(self) -> JobCancelled:
@@ -69,14 +101,81 @@ class CancellableRequest(ReportingRequest):
                 self.cancellation, self._already_revoked = None, False
             raise
 
-    def kill(self, pool: Any, pid: int) -> None:
+    def leave_to_run(self, cancellation: Cancellation) -> None:
+        """Let the run of another delivery end the job of this one, and do not run this one."""
+        self.cancellation, self.is_left = cancellation, True
+
+    def terminate_run(self, pool: Any) -> None:
+        """Send SIGTERM to the child of a cancelled run, or kill its greenlet."""
+        self.is_stopped, self._terminating_pool = True, pool
+        pool.terminate_job(self.worker_pid, SIGTERM)
+
+    def kill(self) -> None:
         """Kill the process of a terminated run that does not end, such as in C code."""
         result = None if self._apply_result is None else self._apply_result()
         if result is not None and not result.ready():
             logger.warning("job %s: its run ignores SIGTERM; killing its process", self.id)
-            pool.terminate_job(pid, signal.SIGKILL)
+            self._terminating_pool.terminate_job(self.worker_pid, SIGKILL)
+
+    def on_failure(
+        self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
+    ) -> None:
+        # The child has reported an outcome if return_ok is set.
+        if self._is_terminated and not return_ok and isinstance(raised(exc_info), LOSSES):
+            self._end_terminated()
+        else:
+            super().on_failure(exc_info, send_failed_event, return_ok)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        if self._is_terminated and not soft:
+            # A pool of processes has called on_failure() before.
+            self._end_terminated()
+        else:
+            super().on_timeout(soft, timeout)
+
+    def cancel(self, pool: Any, signal: Any = None, **options: Any) -> None:
+        if self._is_terminated:
+            # The worker stops, or has lost its broker, and would not handle the end of the run.
+            pool.terminate_job(self.worker_pid, SIGKILL)
+            self._end_terminated()
+        else:
+            super().cancel(pool, signal, **options)
+
+    @property
+    def _is_terminated(self) -> bool:
+        """Whether the run was terminated because its job is cancelled."""
+        return self._terminating_pool is not None
+
+    def _end_terminated(self) -> None:
+        """End a terminated run that has no outcome, in Celery and for the followers of the job."""
+        if self._already_revoked:
+            return
+        try:
+            self._announce_revoked("cancelled", True, SIGTERM, False)
+        except Exception:
+            self.report_failure(self.cancelled_error)
+            raise
+
+    def settle(self, report: Callable[..., None], result: Any, options: Mapping[str, Any]) -> None:
+        """Handle what the pool reports as the result of the run, with Celery's method for it."""
+        if not self._is_terminated:
+            report(self, result, **options)
+        elif ended_without_outcome(result):
+            self._end_terminated()
+        else:
+            try:
+                report(self, result, **options)
+            finally:
+                replace_child(self._terminating_pool, self.worker_pid)
+
+    @property
+    def holds_lease(self) -> bool:
+        return super().holds_lease and not self.is_left
 
     def revoked(self) -> bool:
+        if self.is_left and not self._already_revoked:
+            self._already_revoked = True
+            self.acknowledge()
         if self._already_revoked:
             # The timer of a task with an ETA has just reserved the discarded request.
             state.task_ready(self)
@@ -92,6 +191,11 @@ class CancellableRequest(ReportingRequest):
         cancelled = self.cancelled_error
         super()._revoke(cancelled.message, terminated, signum, expired)
         fail_dependents(self.task, self._context, cancelled, stored=self.store_errors)
+
+    def cause_of_revocation(self, terminated: bool, expired: bool) -> BaseException:
+        if self.cancellation is None:
+            return super().cause_of_revocation(terminated, expired)
+        return self.cancelled_error
 
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         super().on_accepted(pid, time_accepted)
@@ -115,3 +219,13 @@ class CancellableRequest(ReportingRequest):
         except IndexError:  # there is none, or another thread calls it
             return
         function(was_waiting)
+
+
+def _as_settling(own: Callable[..., None]) -> Callable[..., None]:
+    """Return Celery's ``on_success``, preceded by what a terminated run requires."""
+
+    @wraps(own)
+    def on_success(self: CancellableRequest, result: Any, **options: Any) -> None:
+        self.settle(own, result, options)
+
+    return on_success

@@ -6,6 +6,7 @@ Celery calls no errback of a revoked task and fails no later step of its chain.
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -34,6 +35,8 @@ def cancellable(task: Any) -> Iterator[None]:
     Raises:
         RunCancelled: the job was cancelled. Celery acknowledges the message and stores nothing.
     """
+    if is_left(task.request):
+        raise RunCancelled("the run of another delivery ends the job")
     job = current_job()
     if not isinstance(job, Job) or job.in_body or job.job_id != job_id_of(task.request.id):
         yield
@@ -47,6 +50,19 @@ def cancellable(task: Any) -> Iterator[None]:
             raise
         end_cancelled(job, task, cancelled)
         raise RunCancelled(cancelled.message) from exc
+
+
+def is_left(context: Any) -> bool:
+    """Return whether the run of another delivery, in this process, ends the job of a run.
+
+    A child of a pool gets no such delivery.
+
+    Args:
+        context: the ``celery.app.task.Context`` of the run.
+    """
+    registry = sys.modules.get("jobcast.celery.request_registry")  # in a worker
+    request = None if registry is None else registry.request_of(context)
+    return request is not None and request.is_left
 
 
 def end_cancelled(job: Job, task: Any, cancelled: JobCancelled) -> None:

@@ -14,7 +14,6 @@ from jobcast.celery.background import background
 from jobcast.celery.enqueue import is_followed
 from jobcast.celery.failures import Expired
 from jobcast.celery.outcome_reports import fail
-from jobcast.celery.request_registry import latest_request
 from jobcast.publishing.identity import job_id_of
 from jobcast.publishing.job import Job, current_job
 
@@ -26,7 +25,7 @@ _reported_request: ContextVar[ReportingRequest | None] = ContextVar("jobcast_req
 
 @contextmanager
 def reporting(request: ReportingRequest) -> Iterator[None]:
-    """Attribute the failure that Celery signals in a block to a request."""
+    """Attribute the failure or revocation that Celery signals in a block to a request."""
     token = _reported_request.set(request)
     try:
         yield
@@ -46,13 +45,16 @@ def _revoked(sender: Any, request: Any, terminated: bool, expired: bool, **_: ob
     if isinstance(job, Job) and job.ended and job.job_id == job_id_of(request.id):
         return  # the run has reported it
     if is_followed(sender):
-        known = latest_request(request.id)
-        cause: BaseException
-        if known is not None and known.cancellation is not None:
-            cause = known.cancelled_error
-        else:
-            cause = Expired() if expired else Terminated() if terminated else TaskRevokedError()
+        known = _reported_request.get()
+        cause = cause_of_revocation(terminated, expired)
+        if known is not None and known.id == request.id:
+            cause = known.cause_of_revocation(terminated, expired)
         background.call(fail, sender, request, cause)
+
+
+def cause_of_revocation(terminated: bool, expired: bool) -> BaseException:
+    """Return the exception for a task that is revoked by means of Celery."""
+    return Expired() if expired else Terminated() if terminated else TaskRevokedError()
 
 
 signals.task_failure.connect(_failed, weak=False)

@@ -106,8 +106,8 @@ def _is_reported_elsewhere(task: Any, exc: BaseException) -> bool:
     if pool is None:
         return False
     if isinstance(exc, sys.modules["greenlet"].GreenletExit):
-        stopped: bool = import_module("jobcast.celery.request_registry").is_stopped(task.request.id)
-        return stopped
+        request = import_module("jobcast.celery.request_registry").request_of(task.request)
+        return request is not None and request.is_stopped
     limits = (task.request.timelimit or [None])[0], task.time_limit, task.app.conf.task_time_limit
     return isinstance(exc, pool.Timeout) and any(limits)
 

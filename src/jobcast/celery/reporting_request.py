@@ -21,7 +21,7 @@ from kombu.utils.compat import detect_environment
 
 from jobcast.celery.background import background
 from jobcast.celery.enqueue import is_followed
-from jobcast.celery.failure_signals import reporting
+from jobcast.celery.failure_signals import cause_of_revocation, reporting
 from jobcast.celery.failures import BrokerLost, RunCancelled, Unacceptable, original_exception
 from jobcast.celery.headers import origin_of_run
 from jobcast.celery.outcome_reports import fail, queue, retry, retry_later, succeed
@@ -55,16 +55,20 @@ class ReportingRequest(StoredSuccess):
     def lease(self) -> Lease:
         return Lease(job_id_of(self.id), origin_of_run(self._context).run)
 
+    @property
+    def holds_lease(self) -> bool:
+        """Whether this process renews the lease of the run."""
+        return self.is_job
+
     def on_accepted(self, pid: int, time_accepted: float) -> None:
         super().on_accepted(pid, time_accepted)
-        if self.is_job:
+        if self.holds_lease:
             background.call(_hold, self, self.lease)
 
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
     ) -> None:
-        cause = exc_info.exception
-        cause = cause.exc if isinstance(cause, ExceptionWithTraceback) else cause
+        cause = raised(exc_info)
         self._cause = original_exception(cause)
         with reporting(self), self._fail_on_error():
             super().on_failure(exc_info, send_failed_event, return_ok)
@@ -137,7 +141,12 @@ class ReportingRequest(StoredSuccess):
 
     def _revoke(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         """End the task as revoked. It raises what a backend or a broker raises."""
-        super()._announce_revoked(reason, terminated, signum, expired)
+        with reporting(self):
+            super()._announce_revoked(reason, terminated, signum, expired)
+
+    def cause_of_revocation(self, terminated: bool, expired: bool) -> BaseException:
+        """Return the exception with which the job of the revoked task fails."""
+        return cause_of_revocation(terminated, expired)
 
     def _end_successful(self, success: Mapping[str, Any]) -> None:
         """End a terminated run that has stored its success.
@@ -194,6 +203,12 @@ class ReportingRequest(StoredSuccess):
                 reported.wait(FLUSH_TIMEOUT)
 
 
+def raised(exc_info: Any) -> BaseException:
+    """Return the exception that a pool reports."""
+    exc: BaseException = exc_info.exception
+    return exc.exc if isinstance(exc, ExceptionWithTraceback) else exc
+
+
 def _hold(request: ReportingRequest, lease: Lease) -> None:
     """Renew the lease of a run from the main process.
 
@@ -209,4 +224,4 @@ def _hold(request: ReportingRequest, lease: Lease) -> None:
 
 def _active() -> list[Lease]:
     """Return the leases of the runs in this worker's children."""
-    return [r.lease for r in active_requests() if isinstance(r, ReportingRequest) and r.is_job]
+    return [r.lease for r in active_requests() if isinstance(r, ReportingRequest) and r.holds_lease]

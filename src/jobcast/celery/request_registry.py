@@ -2,30 +2,43 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-from weakref import WeakValueDictionary
+from typing import TYPE_CHECKING, Any
+from weakref import ReferenceType, WeakValueDictionary, ref
 
 from celery.worker import state
 from celery.worker.request import Request
 
+from jobcast.celery.headers import DELIVERY_HEADER, headers_of
 from jobcast.publishing.identity import job_id_of
 
 if TYPE_CHECKING:
     from jobcast.celery.request import JobRequest
 
-# The latest request of each job id. Celery's own list no longer has the requests that it has just
-# stopped.
-_requests: WeakValueDictionary[str, JobRequest] = WeakValueDictionary()
+# The requests by their delivery, and the latest one of each job id. Celery's own list no longer has
+# the requests that it has just stopped.
+_deliveries: WeakValueDictionary[str, JobRequest] = WeakValueDictionary()
+_latest: WeakValueDictionary[str, JobRequest] = WeakValueDictionary()
 
 
-def remember(request: JobRequest) -> None:
-    """Remember the request of a new delivery, which this process has received."""
-    _requests[job_id_of(request.id)] = request
+def remember(request: JobRequest) -> ReferenceType[JobRequest] | None:
+    """Remember the request of a new delivery. Return the previous one of its job."""
+    job_id = job_id_of(request.id)
+    previous = _latest.get(job_id)
+    _deliveries[request.request_dict[DELIVERY_HEADER]] = _latest[job_id] = request
+    return None if previous is None else ref(previous)
+
+
+def request_of(context: Any) -> JobRequest | None:
+    """Return the request of a run in this process, from its ``celery.app.task.Context``.
+
+    A broker may deliver a message again while its first run goes on: the two have the same id.
+    """
+    return _deliveries.get(headers_of(context).get(DELIVERY_HEADER, ""))
 
 
 def latest_request(task_id: object) -> JobRequest | None:
     """Return the latest request of a job in this process."""
-    return _requests.get(job_id_of(task_id))
+    return _latest.get(job_id_of(task_id))
 
 
 def is_active(job_id: str) -> bool:
@@ -36,10 +49,14 @@ def is_active(job_id: str) -> bool:
     return any(job_id_of(request.id) == job_id for request in active_requests())
 
 
-def is_stopped(task_id: object) -> bool:
-    """Return whether Celery has stopped the run of a task in this process."""
-    request = latest_request(task_id)
-    return request is not None and request.is_stopped
+def waiting_deliveries(job_id: str) -> list[JobRequest]:
+    """Return the requests of a job whose runs have not begun, such as those of redeliveries."""
+    found, request = [], latest_request(job_id)
+    while request is not None:
+        if not (request.time_start or request.is_over):
+            found.append(request)
+        request = None if request.previous is None else request.previous()
+    return found
 
 
 def active_requests() -> list[Request]:

@@ -184,6 +184,15 @@ class Harness:
         assert len(self.alice.transcript.of(job_id, "job_error", "job_complete")) == 1
         assert self.state(job_id) == "REVOKED"
 
+    async def wait_outcome(self, job_id: str, state: str, **fields: Any) -> None:
+        """Wait until the job has ended with an outcome of its task, and stays so in Celery."""
+        end = await self.alice.transcript.end(job_id)
+        assert {name: end.get(name) for name in fields} == fields
+        await self.wait_state(job_id, state)
+        await self.settle()
+        assert len(self.alice.transcript.of(job_id, "job_error", "job_complete")) == 1
+        assert self.state(job_id) == state
+
     def state(self, job_id: str) -> str:
         with Celery(backend=self.worker.env["CELERY_BROKER_URL"], set_as_current=False) as app:
             # A result of Celery would subscribe to the backend.

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests import cancelled_jobs as jobs
-from tests.e2e.cancellation.harness import Harness
+from tests.e2e.cancellation.harness import TERMINATING, Harness, in_pools
 from tests.support import eventually, new_id
 
 
@@ -65,6 +65,26 @@ async def test_a_chord_fails_whose_running_member_is_cancelled(here: Harness) ->
     assert here.cancel(member).outcome == "requested"
     await here.wait_cancelled(member)
     await wait_chord_failed(here, body, notes)
+
+
+@in_pools(*TERMINATING)
+async def test_a_chord_fails_whose_running_member_is_terminated(here: Harness) -> None:
+    body, member, notes = await here.start_chord("terminated member")
+    await eventually(lambda: {"began", "ran"} <= {*jobs.steps(notes)}, "both members")
+    assert here.cancel(member).terminates
+    await here.wait_cancelled(member)
+    await wait_chord_failed(here, body, notes)
+
+
+@in_pools(*TERMINATING)
+async def test_later_steps_fail_after_a_step_that_is_terminated(here: Harness) -> None:
+    [first, later], notes = await here.follow_chain(jobs.goes_on.si, jobs.runs.si)
+    await eventually(lambda: "began" in jobs.steps(notes), "the first step")
+    assert here.cancel(first).terminates
+    await here.wait_cancelled(first)
+    await here.wait_failed(later)
+    assert jobs.steps(notes)[:2] == ["began", "finally"]
+    assert jobs.steps(notes).count("errback TaskRevokedError") == 1
 
 
 async def test_a_chord_fails_whose_waiting_member_is_cancelled(here: Harness) -> None:

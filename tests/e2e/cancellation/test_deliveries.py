@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from pathlib import Path
+
+import pytest
 
 from tests import cancelled_jobs as jobs
 from tests.conftest import Valkey
@@ -15,7 +18,7 @@ from tests.e2e.cancellation.harness import (
     in_pools,
     paused,
 )
-from tests.support import Server, eventually, running
+from tests.support import Server, eventually, restore_unacknowledged, running
 
 
 async def test_a_restarted_worker_runs_no_cancelled_job(here: Harness) -> None:
@@ -51,6 +54,20 @@ async def test_a_killed_child_s_run_is_not_repeated(here: Harness) -> None:
     assert here.steps(job_id) == ["began", "killed", "errback TaskRevokedError"]
 
 
+@in_pools("prefork")
+async def test_a_stopped_worker_ends_the_run_that_it_has_terminated(here: Harness) -> None:
+    """Celery would store a retry that it never sends."""
+    job_id = await here.begun(here.send(jobs.holds_the_interpreter))
+    assert here.cancel(job_id).terminates
+    line = f"job {job_id}: terminating its run"
+    await eventually(lambda: line in here.worker.log, line)
+    here.worker.popen.send_signal(signal.SIGQUIT)
+    await here.worker.wait_exit()
+    await here.worker.restart()
+    await here.wait_cancelled(job_id)
+    assert here.steps(job_id) == ["began", "errback TaskRevokedError"]
+
+
 async def test_a_job_that_is_sent_again_runs(here: Harness) -> None:
     first = here.send(jobs.runs, countdown=600)
     job_id = await here.followed(first)
@@ -61,6 +78,72 @@ async def test_a_job_that_is_sent_again_runs(here: Harness) -> None:
     await here.wait_state(job_id, "SUCCESS")
     await eventually(lambda: here.steps(job_id) == ["ran"], "the second run")
     assert (await here.alice.join(job_id))["status"] == "complete"
+
+
+async def deliver_again(here: Harness, job_id: str) -> None:
+    """Have the worker receive the message of a running task for a second time."""
+    await asyncio.to_thread(restore_unacknowledged, here.worker.env["CELERY_BROKER_URL"])
+    received = f"[{job_id}] received"
+    await eventually(lambda: here.worker.log.count(received) == 2, "the second delivery")
+
+
+async def fill(here: Harness) -> str:
+    """Occupy the other process or thread of the worker. Return the job that does so."""
+    return await here.begun(here.send(jobs.is_silent))
+
+
+async def wait_asked(here: Harness, job_id: str) -> None:
+    """Wait until the main process has handled a request."""
+    line = f"job {job_id}: asking its run to stop"
+    await eventually(lambda: line in here.worker.log, line)
+
+
+@in_pools("prefork", "threads")
+@pytest.mark.parametrize("second", ["waits", "comes after the request"])
+async def test_the_result_of_a_run_counts_whose_message_is_delivered_again(
+    here: Harness, second: str
+) -> None:
+    job_id = await here.begun(here.send(jobs.finishes_late))
+    if second == "waits":
+        other = await fill(here)
+        await deliver_again(here, job_id)
+    assert here.cancel(job_id).outcome == "requested"
+    await wait_asked(here, job_id)
+    if second == "comes after the request":
+        await deliver_again(here, job_id)
+    await eventually(lambda: "noticed" in here.steps(job_id), "the request")
+    here.release(job_id)
+    await here.wait_outcome(job_id, "SUCCESS", result="done")
+    if second == "waits":
+        assert here.cancel(other).outcome == "requested"
+        await here.wait_cancelled(other)
+        await here.wait_outcome(job_id, "SUCCESS", result="done")
+    assert here.steps(job_id) == ["began", "noticed"]
+
+
+@in_pools("prefork")
+async def test_a_run_is_terminated_whose_message_waits_again(here: Harness) -> None:
+    job_id = await here.begun(here.send(jobs.is_terminated_late))
+    other = await fill(here)
+    await deliver_again(here, job_id)
+    assert here.cancel(job_id).terminates
+    await here.wait_cancelled(job_id)
+    assert here.cancel(other).outcome == "requested"
+    await here.wait_cancelled(other)
+    assert here.state(job_id) == "REVOKED"
+    assert here.steps(job_id) == ["began", "finally", "errback TaskRevokedError"]
+
+
+@in_pools("prefork")
+async def test_both_runs_of_a_message_are_terminated(here: Harness) -> None:
+    job_id = await here.begun(here.send(jobs.is_terminated_late))
+    await deliver_again(here, job_id)
+    await eventually(lambda: here.steps(job_id) == ["began", "began"], "the second run")
+    assert here.cancel(job_id).terminates
+    await here.wait_cancelled(job_id)
+    await eventually(lambda: here.steps(job_id).count("finally") == 2, "the end of both runs")
+    await here.wait_cancelled(job_id)
+    assert here.worker.log.count(f"job {job_id}: terminating its run") == 2
 
 
 async def cancel_during_an_outage(here: Harness, valkey: Valkey) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import pathlib
+
+import pytest
+
 from tests import cancelled_jobs as jobs
 from tests.e2e.cancellation.harness import TERMINATING, Harness, in_pools
 from tests.support import eventually, new_id
@@ -39,11 +43,51 @@ async def test_a_run_that_goes_on_is_terminated_after_its_grace(here: Harness) -
     job_id = await here.begun(here.send(jobs.goes_on))
     assert here.cancel(job_id).terminates
     await here.wait_cancelled(job_id)
-    assert here.steps(job_id) in (
-        ["began", "finally", "errback TaskRevokedError"],
-        ["began", "errback TaskRevokedError", "finally"],
-    )
+    assert here.steps(job_id) == ["began", "finally", "errback TaskRevokedError"]
     assert f"job {job_id}: terminating its run" in here.worker.log
+
+
+async def terminated(here: Harness, then: str) -> tuple[str, pathlib.Path]:
+    """Cancel a run that survives its termination. Return its job, and the path of its process."""
+    job_id = await here.followed(here.send(jobs.survives_its_termination, then))
+    [began] = await eventually(lambda: here.steps(job_id), f"start of {job_id}")
+    assert here.cancel(job_id).terminates
+    return job_id, pathlib.Path(f"/proc/{began.rpartition(' ')[2]}")
+
+
+def steps_after_start(here: Harness, job_id: str) -> list[str]:
+    began, *later = here.steps(job_id)
+    assert began.startswith("began")
+    return later
+
+
+@in_pools(*TERMINATING)
+async def test_the_result_of_a_run_that_survives_its_termination_counts(here: Harness) -> None:
+    job_id, process = await terminated(here, "returns")
+    await here.wait_outcome(job_id, "SUCCESS", result="done")
+    assert steps_after_start(here, job_id) == ["survived"]
+    if here.worker.pool == "prefork":
+        await eventually(lambda: not process.exists(), "the end of the process")
+
+
+@in_pools(*TERMINATING)
+async def test_the_failure_of_a_run_that_survives_its_termination_counts(here: Harness) -> None:
+    job_id, process = await terminated(here, "fails")
+    await here.wait_outcome(job_id, "FAILURE", error="LookupError", reason="failure")
+    assert steps_after_start(here, job_id) == ["survived", "errback LookupError"]
+    if here.worker.pool == "prefork":
+        await eventually(lambda: not process.exists(), "the end of the process")
+
+
+@in_pools("prefork")
+@pytest.mark.parametrize("then", ["goes on", "retries"])
+async def test_a_run_that_survives_its_termination_without_an_outcome_is_cancelled(
+    here: Harness, then: str
+) -> None:
+    job_id, process = await terminated(here, then)
+    await here.wait_cancelled(job_id)
+    assert steps_after_start(here, job_id) == ["survived", "errback TaskRevokedError"]
+    await eventually(lambda: not process.exists(), "the end of the process")
 
 
 @in_pools("threads", "solo")

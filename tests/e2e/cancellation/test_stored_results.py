@@ -49,9 +49,9 @@ async def wait_success(here: Harness, job_id: str) -> None:
 
 
 async def test_a_run_that_has_stored_its_result_is_not_terminated(here: Harness) -> None:
-    job_id = await here.begun(here.send(jobs.returns_when_cancelled))
-    assert here.cancel(job_id).outcome == "requested"
+    job_id = await here.begun(here.send(jobs.returns_with_a_short_grace))
     pid = await process_of(here, job_id)
+    assert here.cancel(job_id).outcome == "requested"
     await eventually(lambda: f"job {job_id}: not terminating" in here.worker.log, "the decision")
     publish(here, job_id)
     await wait_success(here, job_id)

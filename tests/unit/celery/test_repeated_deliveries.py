@@ -1,0 +1,182 @@
+"""Cancelled jobs whose message is delivered again while its first run goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from celery import Celery
+from celery.app.trace import build_tracer
+from celery.worker import state
+
+from jobcast import ProgressTask
+from jobcast.celery.cancel_requests import CancelRequests
+from jobcast.celery.headers import SENDING_HEADER
+from jobcast.celery.request import JobRequest, request_class
+from jobcast.celery.request_registry import request_of
+from jobcast.transports.cancellation import Cancellation
+from jobcast.transports.memory import MemoryBroker
+from tests.support import new_id
+from tests.unit.celery.deliveries import receive, send
+
+
+@pytest.fixture
+def app(broker: MemoryBroker) -> Iterator[Celery]:
+    with Celery(
+        "unit", broker=f"memory://{new_id()}", backend="cache+memory://", set_as_current=False
+    ) as app:
+        yield app
+    state.reset_state()
+
+
+@pytest.fixture
+def ran() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def task(app: Celery, ran: list[str]) -> Any:
+    @app.task(base=ProgressTask, bind=True, shared=False, acks_late=True)
+    def task(self: ProgressTask) -> None:
+        ran.append(self.request.id)
+
+    return task
+
+
+@pytest.fixture
+def graces() -> list[str]:
+    """Return the ids of the jobs whose runs are to be terminated after their grace."""
+    return []
+
+
+@pytest.fixture
+def requests(app: Celery, graces: list[str]) -> CancelRequests:
+    consumer = SimpleNamespace(
+        app=app,
+        pool=SimpleNamespace(is_green=False),
+        call_soon=lambda function, *args: function(*args),
+        timer=SimpleNamespace(call_after=lambda _seconds, _guarded, args: graces.append(args[0])),
+    )
+    return CancelRequests(consumer)
+
+
+@pytest.fixture
+def message(task: Any) -> Any:
+    return send(task)
+
+
+@pytest.fixture
+def first(task: Any, message: Any) -> JobRequest:
+    """Return the request of the first delivery, whose run goes on."""
+    return begun(receive(task, message))
+
+
+def begun(request: JobRequest) -> JobRequest:
+    request.on_accepted(1, time.monotonic())
+    return request
+
+
+def covering(message: Any, outcome: Any = "requested") -> Cancellation:
+    headers = message.headers
+    return Cancellation(
+        job_id=headers["id"], sending=headers[SENDING_HEADER], task=headers["task"], outcome=outcome
+    )
+
+
+def take(request: JobRequest) -> bool:
+    """Return whether the pool runs a task, after Celery's last check."""
+    request.is_received = True
+    return not request.revoked()
+
+
+def result_of(request: JobRequest) -> str:
+    return str(request.task.backend.get_state(request.id))
+
+
+def test_all_runs_of_a_message_get_their_grace(
+    task: Any, message: Any, first: JobRequest, requests: CancelRequests, graces: list[str]
+) -> None:
+    second = begun(receive(task, message))
+    cancellation = covering(message)
+    requests.learn(cancellation)
+    assert first.cancellation is second.cancellation is cancellation
+    assert graces == [first.id, first.id]
+
+
+@pytest.mark.parametrize("outcome", ["requested", "cancelled"])
+@pytest.mark.parametrize("arrives", ["before the request", "after the request"])
+def test_a_waiting_delivery_leaves_the_end_of_the_job_to_the_run(
+    task: Any, message: Any, first: JobRequest, requests: CancelRequests, graces: list[str],
+    arrives: str, outcome: Any,
+) -> None:  # fmt: skip
+    waiting = [receive(task, message), receive(task, message)]
+    if arrives == "before the request":
+        requests.learn(covering(message, outcome))
+    else:
+        waiting.clear()
+        requests.learn(covering(message, outcome))
+        waiting.append(receive(task, message))
+        requests.discard_if_cancelled(waiting[0])
+    assert graces == [first.id]
+    assert result_of(first) == "PENDING"
+    for request in waiting:
+        assert not take(request)
+        assert (request.acknowledged, request.is_over) == (True, True)
+    assert result_of(first) == "PENDING"
+    assert not first.is_over
+
+
+def test_a_request_after_the_end_of_a_second_delivery_leaves_the_end_to_the_run(
+    task: Any, message: Any, first: JobRequest, requests: CancelRequests
+) -> None:
+    second = begun(receive(task, message))
+    state.task_ready(second)
+    requests.learn(covering(message, "cancelled"))
+    assert first.cancellation is not None
+    assert result_of(first) == "PENDING"
+
+
+def test_the_retry_of_a_run_that_is_about_to_end_is_discarded(
+    task: Any, message: Any, first: JobRequest, requests: CancelRequests
+) -> None:
+    """No run ends its job: that of the first attempt ends with the state RETRY."""
+    headers = {SENDING_HEADER: message.headers[SENDING_HEADER]}
+    retry = receive(task, send(task, task_id=first.id, retries=1, headers=headers))
+    requests.learn(covering(message))
+    assert retry.is_over
+    assert result_of(first) == "REVOKED"
+
+
+def test_the_run_of_an_earlier_sending_gets_its_grace(
+    task: Any, message: Any, first: JobRequest, requests: CancelRequests, graces: list[str]
+) -> None:
+    again = receive(task, send(task, task_id=first.id))
+    requests.learn(covering(message))
+    assert graces == [first.id]
+    assert take(again)
+
+
+def test_a_delivery_in_the_queue_of_a_pool_of_threads_does_not_run(
+    task: Any, message: Any, first: JobRequest, requests: CancelRequests, broker: MemoryBroker,
+    ran: list[str],
+) -> None:  # fmt: skip
+    second = receive(task, message)
+    assert take(second)
+    requests.learn(covering(message))
+    begun(second)
+    assert not second.holds_lease
+    outcome = build_tracer(task.name, task, app=task.app)(second.id, (), {}, second.request_dict)
+    assert outcome.info.state == "IGNORED"
+    assert ran == []
+    assert broker.snapshot(first.id, None).state == "queued"
+
+
+def test_a_run_knows_its_own_request(task: Any, message: Any) -> None:
+    """A stopped run is one of several with the same id."""
+    first, second = receive(task, message), receive(task, message)
+    assert request_of(first._context) is first
+    assert request_of(second._context) is second
+    assert request_class(task.Request) is JobRequest

@@ -1,0 +1,194 @@
+"""Runs of cancelled jobs that are terminated after their grace, with results in memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from signal import SIGKILL, SIGTERM
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from billiard.einfo import ExceptionInfo
+from billiard.exceptions import WorkerLostError
+from celery import Celery
+from celery.concurrency.asynpool import SCHED_STRATEGY_FAIR, SCHED_STRATEGY_FCFS
+from celery.exceptions import Terminated, TimeLimitExceeded
+from celery.worker import state
+from celery.worker.request import create_request_cls
+
+from jobcast import ProgressTask
+from jobcast.celery.background import background
+from jobcast.celery.headers import SENDING_HEADER
+from jobcast.celery.request import JobRequest, request_class
+from jobcast.publishing import runtime
+from jobcast.transports.cancellation import Cancellation
+from jobcast.transports.memory import MemoryBroker
+from tests.support import TIMEOUT, new_id
+from tests.unit.celery.deliveries import send
+
+PID = 1234
+
+
+@pytest.fixture
+def app(broker: MemoryBroker) -> Iterator[Celery]:
+    with Celery(
+        "unit", broker=f"memory://{new_id()}", backend="cache+memory://", set_as_current=False
+    ) as app:
+        yield app
+    state.reset_state()
+
+
+class Pool:
+    """A pool that only records which signals it would send."""
+
+    def __init__(self, strategy: int = SCHED_STRATEGY_FAIR) -> None:
+        self.sent: list[tuple[int, int]] = []
+        self._pool = SimpleNamespace(sched_strategy=strategy)
+
+    def apply_async(self, *args: Any, **options: Any) -> None: ...
+
+    def terminate_job(self, pid: int, signum: int) -> None:
+        self.sent.append((pid, signum))
+
+
+class Run:
+    """A run of a task that the pool has terminated, and the answers to its message."""
+
+    def __init__(self, app: Celery, pool: Pool) -> None:
+        # Each option would have Celery requeue the message after a loss.
+        @app.task(
+            base=ProgressTask, shared=False, acks_late=True, reject_on_worker_lost=True,
+            acks_on_timeout=False, acks_on_failure_or_timeout=False,
+        )  # fmt: skip
+        def task() -> None: ...
+
+        self.answers: list[str] = []
+        message = send(task)
+        cls = create_request_cls(request_class(task.Request), task, pool, "unit", None, app=app)
+        self.request: JobRequest = cls(
+            message, app=app, task=task, headers=message.headers, decoded=False,
+            on_ack=lambda *_: self.answers.append("acknowledged"),
+            on_reject=lambda *_: self.answers.append("rejected"),
+        )  # fmt: skip
+        self.request.on_accepted(PID, time.monotonic())
+        self.request.cancellation = Cancellation(
+            job_id=self.request.id, sending=message.headers[SENDING_HEADER], by="alice"
+        )
+        self.request.terminate_run(pool)
+
+    def fail(self, exc: BaseException) -> None:
+        """Report an exception as a pool of processes does."""
+        try:
+            raise exc
+        except BaseException:
+            self.request.on_failure(ExceptionInfo())
+
+    @property
+    def state(self) -> str:
+        return str(self.request.task.backend.get_state(self.request.id))
+
+    def ended(self, broker: MemoryBroker) -> str:
+        """Return the state of the job."""
+        assert background.call(lambda: None).wait(TIMEOUT)
+        here = runtime.get_runtime()
+        assert here is not None
+        here.publisher.flush()
+        return str(broker.snapshot(self.request.id, None).state)
+
+
+@pytest.fixture
+def pool() -> Pool:
+    return Pool()
+
+
+@pytest.fixture
+def run(app: Celery, pool: Pool) -> Run:
+    run = Run(app, pool)
+    assert pool.sent == [(PID, SIGTERM)]
+    assert (run.state, run.answers, run.request.is_over) == ("PENDING", [], False)
+    return run
+
+
+@pytest.mark.parametrize(
+    "loss", [
+        Terminated(15), WorkerLostError("the child was killed"), TimeLimitExceeded(1),
+        SystemExit(-241),
+    ],
+)  # fmt: skip
+def test_a_terminated_run_without_an_outcome_is_revoked_and_never_requeued(
+    run: Run, pool: Pool, broker: MemoryBroker, loss: BaseException
+) -> None:
+    run.fail(loss)
+    if isinstance(loss, TimeLimitExceeded):
+        run.request.on_timeout(False, 1)
+    assert (run.state, run.answers, run.request.is_over) == ("REVOKED", ["acknowledged"], True)
+    assert run.ended(broker) == "cancelled"
+    assert pool.sent == [(PID, SIGTERM)]
+
+
+@pytest.mark.parametrize("result", [(False, None, None), ExceptionInfo])
+def test_a_killed_greenlet_is_revoked(run: Run, broker: MemoryBroker, result: Any) -> None:
+    """The pools of greenlets call ``on_success``."""
+    run.request.on_success(result)
+    assert (run.state, run.answers, run.request.is_over) == ("REVOKED", ["acknowledged"], True)
+    assert run.ended(broker) == "cancelled"
+
+
+def test_the_time_limit_of_a_terminated_greenlet_revokes_it(run: Run, broker: MemoryBroker) -> None:
+    run.request.on_timeout(False, 1)
+    assert (run.state, run.answers) == ("REVOKED", ["acknowledged"])
+    assert run.ended(broker) == "cancelled"
+
+
+def test_a_soft_time_limit_leaves_the_outcome_to_the_run(run: Run) -> None:
+    run.request.on_timeout(True, 1)
+    assert (run.state, run.answers, run.request.is_over) == ("PENDING", [], False)
+
+
+def test_a_shutdown_kills_a_terminated_run_and_revokes_it(
+    run: Run, pool: Pool, broker: MemoryBroker
+) -> None:
+    """Celery would requeue the message, or store a retry that it never sends."""
+    run.request.cancel(pool)
+    run.fail(Terminated(-9))
+    assert pool.sent == [(PID, SIGTERM), (PID, SIGKILL)]
+    assert (run.state, run.answers, run.request.is_over) == ("REVOKED", ["acknowledged"], True)
+    assert run.ended(broker) == "cancelled"
+
+
+def test_a_terminated_run_that_has_stored_its_result_succeeds(
+    run: Run, broker: MemoryBroker
+) -> None:
+    run.request.task.backend.mark_as_done(run.request.id, "done")
+    run.fail(Terminated(15))
+    assert (run.state, run.answers) == ("SUCCESS", ["acknowledged"])
+    assert run.ended(broker) == "complete"
+
+
+def test_the_result_of_a_terminated_run_counts_and_its_child_is_replaced(
+    run: Run, pool: Pool
+) -> None:
+    run.request.task.backend.mark_as_done(run.request.id, "done")
+    run.request.on_success((0, "'done'", 0.1))
+    assert (run.state, run.answers, run.request.is_over) == ("SUCCESS", ["acknowledged"], True)
+    assert pool.sent == [(PID, SIGTERM), (PID, SIGKILL)]
+
+
+def test_a_child_that_may_have_begun_another_run_is_not_replaced(app: Celery) -> None:
+    pool = Pool(SCHED_STRATEGY_FCFS)
+    Run(app, pool).request.on_success((0, "'done'", 0.1))
+    assert pool.sent == [(PID, SIGTERM)]
+
+
+def test_a_terminated_run_is_cancelled_for_its_followers_if_the_backend_fails(
+    run: Run, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise OSError("the backend is away")
+
+    monkeypatch.setattr(run.request.task.backend, "mark_as_revoked", fail)
+    with pytest.raises(OSError, match="away"):
+        run.fail(Terminated(15))
+    assert run.ended(broker) == "cancelled"
+    assert run.answers == []  # the broker delivers the message again

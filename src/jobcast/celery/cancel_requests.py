@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, Final
 from weakref import WeakSet
 
-from celery import signals, states
+from celery import signals
 
 from jobcast.celery.background import background
 from jobcast.celery.cancelled import cause_of
@@ -25,7 +25,7 @@ from jobcast.celery.request_registry import (
     latest_request,
     waiting_deliveries,
 )
-from jobcast.celery.result_backend import can_access_results, stores_failures
+from jobcast.celery.revoked_marks import revoked_marks
 from jobcast.publishing.cancellation import observe_requests, stop_observing
 from jobcast.publishing.identity import job_id_of
 from jobcast.publishing.notice_board import create_board
@@ -34,10 +34,6 @@ from jobcast.transports.cancellation import Cancellation
 
 KILL_DELAY: Final = 5.0  # seconds from SIGTERM to SIGKILL
 MAX_UNRECEIVED: Final = 10_000  # cancelled jobs to remember whose message this worker may get
-#: States of a task that no worker runs.
-NOT_RUNNING: Final = frozenset(
-    {states.PENDING, states.RECEIVED, states.RETRY, states.REJECTED}
-)  # as in Celery's ``revoke``
 
 logger = logging.getLogger(__name__)
 
@@ -99,7 +95,7 @@ class CancelRequests:
         elif request is None or request.is_over:
             self._remember(cancellation)
             if cancellation.outcome == "cancelled":
-                mark_unreceived(self.consumer.app, cancellation)
+                revoked_marks.add(self.consumer.app, cancellation)
         elif not (request.has_begun or request.is_left):
             self._discard(request, cancellation)
         elif request.cancellation is None:
@@ -107,7 +103,7 @@ class CancelRequests:
             self._schedule_grace(request, cancellation)
             if cancellation.outcome == "cancelled" and not request.time_start:
                 # The message waits for a free process or thread, which then does not run it.
-                mark_unreceived(self.consumer.app, cancellation)
+                revoked_marks.add(self.consumer.app, cancellation)
 
     def _schedule_grace_of_runs(self, cancellation: Cancellation) -> list[JobRequest]:
         """Start the grace of all runs that a request covers, and return them."""
@@ -244,23 +240,6 @@ def _may_run(cancellation: Cancellation) -> bool:
     return has_begun or is_active(cancellation.job_id)
 
 
-def mark_unreceived(app: Any, cancellation: Cancellation) -> None:
-    """Store in the result backend that a job is revoked whose message no worker runs.
-
-    Its chord and its errbacks follow when a worker receives the message. The options of the task
-    apply, but those of its message, such as ``ignore_result``, are not known.
-    """
-    task = app.tasks.get(cancellation.task)
-    backend = app.backend if task is None else task.backend
-    if not stores_failures(app.conf, task) or not can_access_results(backend):
-        return
-    # Each worker that receives the request stores the same state: no worker can know which of the
-    # others are alive. If the job is sent again and runs between the two calls, the
-    # backends for key-value stores do not replace its success.
-    if backend.get_state(cancellation.job_id) in NOT_RUNNING:
-        backend.mark_as_revoked(cancellation.job_id, cancellation.message or "cancelled")
-
-
 _current: list[CancelRequests] = []  # of the worker of this process; at most one
 
 
@@ -279,6 +258,7 @@ def end(**_: object) -> None:
     """Stop learning of requests, at the end of the worker."""
     while _current:
         stop_observing(_current.pop().learn)
+    revoked_marks.close()
 
 
 def _listen(conf: Any) -> None:

@@ -6,10 +6,13 @@ and those that the pages of celery-progress read.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from celery.backends.base import BaseKeyValueStoreBackend, DisabledBackend
+from celery.states import PENDING
+from kombu.utils.encoding import bytes_to_str
 from msgspec import UNSET
 
 from jobcast.celery.django_database import close_old_connections
@@ -66,6 +69,36 @@ def read_meta(backend: Any, task_id: str) -> Mapping[str, Any]:
         backend.get_task_meta(task_id, cache=False) if read is None else read(task_id)
     )
     return meta
+
+
+def read_states(backend: Any, task_ids: Sequence[str]) -> dict[str, str]:
+    """Return the states of tasks that one call can read. It raises what the backend raises.
+
+    Those that are missing in the answer have to be read with :func:`read_meta`. Celery's public
+    ``get_many`` caches states that may change.
+    """
+    if not isinstance(backend, BaseKeyValueStoreBackend):
+        return {}
+    keys = [bytes_to_str(backend.get_key_for_task(task_id)) for task_id in task_ids]
+    try:
+        found = backend.mget([backend.get_key_for_task(task_id) for task_id in task_ids])
+    except NotImplementedError:
+        return {}
+    if hasattr(found, "items"):
+        values = {bytes_to_str(key): value for key, value in found.items()}
+        if not values.keys() <= set(keys):
+            return {}  # the backend names its keys otherwise
+        found = [values.get(key) for key in keys]
+    found = [*found]
+    if len(found) != len(task_ids):
+        return {}
+    states_found = {}
+    for task_id, value in zip(task_ids, found, strict=True):
+        with suppress(Exception):  # a serializer may raise any exception
+            meta = backend.decode_result(value) if value else {"status": PENDING}
+            if meta.get("task_id", task_id) == task_id:
+                states_found[task_id] = meta["status"]
+    return states_found
 
 
 def storable_id(task_id: Any, task: Any) -> Any:

@@ -24,6 +24,7 @@ from jobcast.transports.cancellation import CancelAnswer, Cancellation
 from tests import cancelled_jobs as jobs
 from tests.conftest import Valkey
 from tests.support import (
+    TIMEOUT,
     Follower,
     Server,
     Worker,
@@ -194,14 +195,35 @@ class Harness:
         assert self.state(job_id) == state
 
     def state(self, job_id: str) -> str:
-        with Celery(backend=self.worker.env["CELERY_BROKER_URL"], set_as_current=False) as app:
+        [state] = self.states([job_id])
+        return state
+
+    def states(self, job_ids: list[str]) -> set[str]:
+        env = self.worker.env
+        url = env.get("CELERY_RESULT_BACKEND", env["CELERY_BROKER_URL"])
+        with Celery(backend=url, set_as_current=False) as app:
             # A result of Celery would subscribe to the backend.
-            state = str(app.backend.get_state(job_id))
-            app.backend.client.close()
-            return state
+            backend = app.backend
+            stored = backend.mget([backend.get_key_for_task(job_id) for job_id in job_ids])
+            backend.client.close()
+            return {
+                "PENDING" if meta is None else str(backend.decode_result(meta)["status"])
+                for meta in stored
+            }
 
     async def wait_state(self, job_id: str, state: str) -> None:
-        await eventually(lambda: self.state(job_id) == state, f"{state} of {job_id}")
+        await self.wait_states([job_id], state)
+
+    async def wait_states(self, job_ids: list[str], state: str) -> None:
+        """Wait until all of these jobs have a state in Celery."""
+        wanted = f"{state} of {', '.join(job_ids[:3])}"
+        await eventually(lambda: self.states(job_ids) == {state}, wanted)
+
+    def ping(self) -> bool:
+        """Return whether the loop of the worker's main process answers."""
+        name = f"{self.worker.name}@test"
+        with Celery(broker=self.worker.env["CELERY_BROKER_URL"], set_as_current=False) as app:
+            return bool(app.control.ping(destination=[name], timeout=TIMEOUT))
 
     async def settle(self) -> None:
         """Wait until the worker has handled all that it was sent before."""

@@ -1,0 +1,290 @@
+"""Mark cancelled jobs as revoked in Celery's result backend whose messages no worker runs.
+
+A read and a write of each job would occupy the loop of a worker's main process, which serves the
+pool, the heartbeats and the timers: thousands of waiting jobs may be cancelled at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, Final
+
+from celery import states
+from msgspec import Struct
+
+from jobcast.aio import RANDOM, Backoff
+from jobcast.celery.django_database import close_old_connections
+from jobcast.celery.fork_guard import ForkGuard
+from jobcast.celery.request_registry import latest_request
+from jobcast.celery.result_backend import (
+    can_access_results,
+    read_meta,
+    read_states,
+    stores_failures,
+)
+from jobcast.transports.cancellation import Cancellation
+
+#: States of a task that no worker runs.
+NOT_RUNNING: Final = frozenset(
+    {states.PENDING, states.RECEIVED, states.RETRY, states.REJECTED}
+)  # as in Celery's ``revoke``
+#: Jobs that one call reads. The state of the last one is that much older when it is replaced.
+BATCH: Final = 25
+SPREAD: Final = 0.5  # seconds before the first batch, at most
+MAX_BYTES: Final = 32 * 1024**2  # of the jobs that wait
+MARK_BYTES: Final = 1024  # of a job without its message, roughly
+MAX_AGE: Final = 300.0  # seconds for which the mark of a job is retried
+RETRY_DELAY: Final = 0.25  # seconds before the first retry, at most
+MAX_RETRY_DELAY: Final = 5.0  # seconds
+CLOSE_TIMEOUT: Final = 3.0  # seconds that the end of the worker may wait
+
+logger = logging.getLogger(__name__)
+
+_guard = ForkGuard()  # of the children that the pool forks
+
+
+class Mark(Struct, frozen=True, eq=False):
+    """A job to mark."""
+
+    app: Any
+    cancellation: Cancellation
+    added_at: float  # of the monotonic clock
+
+    @property
+    def job_id(self) -> str:
+        return self.cancellation.job_id
+
+    @property
+    def size(self) -> int:
+        return MARK_BYTES + len(self.cancellation.message)
+
+    @property
+    def backend(self) -> Any:
+        """The result backend of the job's task: in most applications, an object of this thread."""
+        task = self.app.tasks.get(self.cancellation.task)
+        return self.app.backend if task is None else task.backend
+
+    def is_superseded(self) -> bool:
+        """Return whether this worker has received the job again since the request."""
+        request = latest_request(self.job_id)
+        return request is not None and not request.is_covered_by(self.cancellation)
+
+    def store(self, backend: Any, state: str | None) -> None:
+        """Store that the job is revoked, unless a worker runs it or has run it.
+
+        Args:
+            backend: the result backend of the job's task.
+            state: the state in the backend; None if it is to be read.
+
+        The options of the task apply, but those of its message, such as ``ignore_result``, are not
+        known. Its chord and its errbacks follow when a worker receives the message.
+        """
+        if state is None:
+            state = read_meta(backend, self.job_id)["status"]
+        # If the job is sent again and runs between the two calls, the backends for key-value stores
+        # do not replace its success.
+        if state in NOT_RUNNING and not self.is_superseded():
+            backend.mark_as_revoked(self.job_id, self.cancellation.message or "cancelled")
+
+
+class WaitingMarks:
+    """The jobs to mark, of which the latest request counts. It is bounded in bytes and in time."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._marks: dict[str, Mark] = {}
+        self._size = 0
+        self._is_closing = False
+
+    def __len__(self) -> int:
+        return len(self._marks)
+
+    def add(self, mark: Mark) -> int:
+        """Add a job. Return how many of the oldest ones it has pushed out."""
+        with self._changed:
+            self._remove(mark.job_id)
+            self._marks[mark.job_id] = mark
+            self._size += mark.size
+            dropped = 0
+            while self._size > MAX_BYTES and len(self._marks) > 1:
+                self._remove(next(iter(self._marks)))
+                dropped += 1
+            self._changed.notify_all()
+        return dropped
+
+    def sample(self) -> Sequence[Mark]:
+        """Return some of the jobs, in a random order.
+
+        Each worker has the same jobs. In this order the workers share the work: what one has marked
+        costs the others a read.
+        """
+        with self._changed:
+            marks = [*self._marks.values()]
+        return RANDOM.sample(marks, min(BATCH, len(marks)))
+
+    def done(self, mark: Mark) -> None:
+        """Remove a job, unless it has been added again meanwhile."""
+        with self._changed:
+            if self._marks.get(mark.job_id) is mark:
+                self._remove(mark.job_id)
+
+    def drop_before(self, added_at: float) -> int:
+        """Remove the jobs that were added before a time. Return their number."""
+        with self._changed:
+            dropped = [mark.job_id for mark in self._marks.values() if mark.added_at < added_at]
+            for job_id in dropped:
+                self._remove(job_id)
+        return len(dropped)
+
+    def wait(self) -> bool:
+        """Wait for a job. Return False if there will be none."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._marks or self._is_closing)
+            return bool(self._marks)
+
+    def pause(self, seconds: float) -> None:
+        """Wait for some time, or until this is closed."""
+        with self._changed:
+            if not self._is_closing:
+                self._changed.wait_for(lambda: self._is_closing, seconds)
+                return
+        time.sleep(seconds)
+
+    def close(self) -> None:
+        """End the waits. Jobs that are left may still be taken."""
+        with self._changed:
+            self._is_closing = True
+            self._changed.notify_all()
+
+    def clear(self) -> int:
+        """Remove all jobs. Return their number."""
+        with self._changed:
+            left = len(self._marks)
+            self._marks.clear()
+            self._size = 0
+        return left
+
+    def _remove(self, job_id: str) -> None:
+        mark = self._marks.pop(job_id, None)
+        if mark is not None:
+            self._size -= mark.size
+
+
+class RevokedMarks:
+    """A thread that marks jobs. It starts with the first job.
+
+    The loop of a worker adds the jobs and closes this.
+    """
+
+    def __init__(self) -> None:
+        self.reset_after_fork()
+
+    def reset_after_fork(self) -> None:
+        """Reset the state in a forked process, in which the thread does not exist."""
+        self._waiting: WaitingMarks | None = None
+        self._thread: threading.Thread | None = None
+
+    def add(self, app: Any, cancellation: Cancellation) -> None:
+        """Mark a job soon, if Celery stores the failures of its task."""
+        if not stores_failures(app.conf, app.tasks.get(cancellation.task)):
+            return
+        if self._waiting is None:
+            self._waiting = WaitingMarks()
+            self._thread = threading.Thread(
+                target=self._run, args=(self._waiting,), name="jobcast-revoked-marks", daemon=True
+            )
+            self._thread.start()
+        _warn_of(
+            self._waiting.add(Mark(app, cancellation, time.monotonic())),
+            "too many jobs are cancelled at once",
+        )
+
+    def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
+        """Wait until all jobs are marked, for at most ``timeout`` seconds, and drop the others."""
+        waiting, thread = self._waiting, self._thread
+        self._waiting = self._thread = None
+        if waiting is not None and thread is not None:
+            waiting.close()
+            thread.join(timeout)
+            _warn_of(waiting.clear(), "the worker ends, and its result backend does not answer")
+
+    def _run(self, waiting: WaitingMarks) -> None:
+        backoff = Backoff(RETRY_DELAY, MAX_RETRY_DELAY)
+        while waiting.wait():
+            # Each worker gets the notice at the same time, and a single job needs one of them.
+            waiting.pause(RANDOM.uniform(0, SPREAD))
+            while batch := waiting.sample():
+                try:
+                    self._mark(waiting, batch)
+                    backoff.reset()
+                except Exception:
+                    # A backend may raise any exception. Celery's own attempts may have taken long.
+                    level = logging.DEBUG if backoff.failures else logging.WARNING
+                    logger.log(
+                        level,
+                        "could not store in the result backend that %d cancelled jobs are revoked;"
+                        " retrying for up to %g s",
+                        len(waiting), MAX_AGE, exc_info=True,
+                    )  # fmt: skip
+                    backoff.failed()
+                    _warn_of(
+                        waiting.drop_before(time.monotonic() - MAX_AGE),
+                        "its result backend does not answer",
+                    )
+                    waiting.pause(backoff.delay())
+
+    def _mark(self, waiting: WaitingMarks, batch: Sequence[Mark]) -> None:
+        """Mark jobs. The first error ends it, so that it waits once for a backend that is away.
+
+        A job that always fails delays the others, but they come before it in some order.
+        """
+        try:
+            with _guard:
+                stored = _read_states(batch)
+            for mark in batch:
+                with _guard:
+                    backend = mark.backend
+                    if can_access_results(backend):
+                        mark.store(backend, stored.get(mark.job_id))
+                waiting.done(mark)
+        finally:
+            # The backend may be a table of Django, and this thread has its own connection.
+            close_old_connections()
+
+
+def _read_states(batch: Sequence[Mark]) -> dict[str, str]:
+    """Return the states of jobs whose backends read many at once."""
+    ids: dict[int, tuple[Any, list[str]]] = {}
+    for mark in batch:
+        backend = mark.backend
+        ids.setdefault(id(backend), (backend, []))[1].append(mark.job_id)
+    found: dict[str, str] = {}
+    for backend, job_ids in ids.values():
+        found.update(read_states(backend, job_ids))
+    return found
+
+
+def _warn_of(dropped: int, reason: str) -> None:
+    if dropped:
+        logger.warning(
+            "could not store in the result backend that %d cancelled jobs are revoked, because %s;"
+            " their states follow when a worker receives their messages",
+            dropped, reason,
+        )  # fmt: skip
+
+
+revoked_marks = RevokedMarks()
+
+
+def _reset_after_fork() -> None:
+    _guard.reset()
+    revoked_marks.reset_after_fork()
+
+
+os.register_at_fork(
+    before=_guard.before_fork, after_in_parent=_guard.after_fork, after_in_child=_reset_after_fork
+)

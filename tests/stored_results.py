@@ -13,15 +13,23 @@ from tests.cancelled_jobs import note
 
 
 class Publishes(ProgressTask):
-    """A task that publishes its success when a file exists, which Celery has stored before."""
+    """A task that publishes its outcome when a file exists. Celery has stored it before."""
 
     abstract = True
 
     def public_result(self, notes: Any) -> str:
-        note(notes, f"stored {os.getpid()}")
-        while not Path(may_publish(notes)).exists():
-            time.sleep(0.01)
+        wait_until_released(notes)
         return "done"
+
+    def public_error(self, exc: BaseException) -> str:
+        wait_until_released(str(exc))
+        return "failed"
+
+
+def wait_until_released(notes: str) -> None:
+    note(notes, f"stored {os.getpid()}")
+    while not Path(may_publish(notes)).exists():
+        time.sleep(0.01)
 
 
 def may_publish(notes: str) -> str:
@@ -33,6 +41,12 @@ def may_publish(notes: str) -> str:
 def returns_with_a_short_grace(notes: str) -> str:
     note(notes, "began")
     return notes
+
+
+@app.task(base=Publishes, shared=False, cancel_grace=0.2)
+def fails_with_a_short_grace(notes: str) -> None:
+    note(notes, "began")
+    raise LookupError(notes)
 
 
 @app.task(base=Publishes, shared=False)

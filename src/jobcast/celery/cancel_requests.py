@@ -201,8 +201,8 @@ class CancelRequests:
                 " cannot terminate it (prefork, gevent and eventlet can)", job_id, grace,
             )  # fmt: skip
             return
-        if request.stored_success() is not None:
-            logger.info("job %s: not terminating its run, because its result is stored", job_id)
+        if request.has_stored_outcome():
+            logger.info("job %s: not terminating its run, because its outcome is stored", job_id)
             return
         logger.warning(
             "job %s: terminating its run, which went on for %g s after it was asked to stop;"

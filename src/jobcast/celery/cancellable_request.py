@@ -55,14 +55,13 @@ class CancellableRequest(ReportingRequest):
         return self.is_job and cancellation.covers(self.lease.run)
 
     def repeats(self, other: CancellableRequest) -> bool:
-        """Return whether this is another delivery of the same message, such as with Redis when its
-        visibility timeout is over while the task runs.
+        """Return whether this is another delivery of the same message.
+
+        Redis, for example, delivers it again after its visibility timeout.
         """
         ours, theirs = self.lease.run, other.lease.run
-        return self is not other and (ours.sending, ours.attempt) == (
-            theirs.sending,
-            theirs.attempt,
-        )
+        is_same = (ours.sending, ours.attempt) == (theirs.sending, theirs.attempt)
+        return is_same and self is not other
 
     @property
     def cancelled_error(self) -> JobCancelled:

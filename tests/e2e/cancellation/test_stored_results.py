@@ -58,6 +58,16 @@ async def test_a_run_that_has_stored_its_result_is_not_terminated(here: Harness)
     assert here.steps(job_id) == ["began", f"stored {pid}"]
 
 
+async def test_a_run_that_has_stored_its_failure_is_not_terminated(here: Harness) -> None:
+    job_id = await here.begun(here.send(jobs.fails_with_a_short_grace))
+    pid = await process_of(here, job_id)
+    assert here.cancel(job_id).outcome == "requested"
+    await eventually(lambda: f"job {job_id}: not terminating" in here.worker.log, "the decision")
+    publish(here, job_id)
+    await here.wait_outcome(job_id, "FAILURE", error="LookupError", reason="failure")
+    assert here.steps(job_id) == ["began", "errback LookupError", f"stored {pid}"]
+
+
 def revoke(here: Harness, job_id: str, pid: int) -> None:
     url = here.worker.env["CELERY_BROKER_URL"]
     with Celery(broker=url, set_as_current=False) as app:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from signal import SIGKILL, SIGTERM
 from types import SimpleNamespace
 from typing import Any
@@ -164,6 +165,25 @@ def test_a_terminated_run_that_has_stored_its_result_succeeds(
     run.fail(Terminated(15))
     assert (run.state, run.answers) == ("SUCCESS", ["acknowledged"])
     assert run.ended(broker) == "complete"
+
+
+def test_a_run_that_has_stored_its_failure_only_has_to_publish_it(run: Run) -> None:
+    backend = run.request.task.backend
+    assert not run.request.has_stored_outcome()
+    backend.store_result(run.request.id, None, "STARTED")
+    assert not run.request.has_stored_outcome()
+    backend.mark_as_failure(run.request.id, LookupError("no such row"))
+    assert run.request.has_stored_outcome()
+    run.request.time_start = time.time() + TIMEOUT
+    assert not run.request.has_stored_outcome(), "the failure is that of an earlier sending"
+
+
+def test_a_stored_failure_whose_time_cannot_be_compared_may_be_an_earlier_one(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    meta = {"status": "FAILURE", "result": None, "date_done": datetime(2026, 1, 1)}  # noqa: DTZ001
+    monkeypatch.setattr(run.request.task.backend, "_get_task_meta_for", lambda _: meta)
+    assert not run.request.has_stored_outcome()
 
 
 def test_the_result_of_a_terminated_run_counts_and_its_child_is_replaced(

@@ -1,9 +1,9 @@
-"""Recognise that a run has stored its success before Celery lost or terminated it."""
+"""Recognise that a run has stored its outcome before Celery lost it, or is to terminate it."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -15,8 +15,8 @@ from jobcast.celery.result_backend import can_access_results, read_meta
 logger = logging.getLogger(__name__)
 
 
-class StoredSuccess(Request):
-    """A request that knows whether its run has stored its success."""
+class StoredOutcome(Request):
+    """A request that knows whether its run has stored its outcome."""
 
     _success: Mapping[str, Any] | None = None  # the meta data of the result
 
@@ -31,6 +31,20 @@ class StoredSuccess(Request):
             self._success = meta if meta and self._is_own_result(meta) else None
         return self._success
 
+    def has_stored_outcome(self) -> bool:
+        """Return whether the run has stored its result or its failure, and only has to publish it.
+
+        If the time of a failure cannot be compared, it may be that of an earlier sending.
+        """
+        if self.stored_success() is not None:
+            return True
+        meta = self._read(lambda: read_meta(self.task.backend, self.id))
+        return (
+            meta is not None
+            and meta["status"] == states.FAILURE
+            and self._is_own_result(meta, otherwise=False)
+        )
+
     def _success_was_stored(self) -> Any:
         """Answer Celery 5.7, which asks after the loss of a child."""
         success = self.stored_success() if self.time_start else self._read_success()
@@ -43,15 +57,18 @@ class StoredSuccess(Request):
         Celery reads and stores results in this thread, too. Another thread could hold a lock of the
         backend during a fork, and deadlock the new child.
         """
-        backend = self.task.backend
-        if self.ignore_result or not can_access_results(backend):
+        read = getattr(super(), "_success_was_stored", None)
+        if read is not None:
+            return self._read(lambda: read() or None)
+        meta = self._read(lambda: read_meta(self.task.backend, self.id))
+        return meta if meta is not None and meta["status"] == states.SUCCESS else None
+
+    def _read(self, read: Callable[[], Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
+        """Return what a function reads from the backend; None if it cannot be read."""
+        if self.ignore_result or not can_access_results(self.task.backend):
             return None
         try:
-            read = getattr(super(), "_success_was_stored", None)
-            if read is not None:
-                return read() or None
-            meta = read_meta(backend, self.id)
-            return meta if meta["status"] == states.SUCCESS else None
+            return read()
         except Exception:
             # A backend may raise any exception; it must not end the loop that serves all children.
             logger.exception(
@@ -61,7 +78,7 @@ class StoredSuccess(Request):
             )
             return None
 
-    def _is_own_result(self, meta: Mapping[str, Any]) -> bool:
+    def _is_own_result(self, meta: Mapping[str, Any], *, otherwise: bool = True) -> bool:
         """Return whether a result may be of this run.
 
         An id can be used again. The backends for key-value stores then keep the first success.
@@ -69,5 +86,5 @@ class StoredSuccess(Request):
         done = meta.get("date_done")
         done = datetime.fromisoformat(done) if isinstance(done, str) else done
         if not isinstance(done, datetime) or done.tzinfo is None:
-            return True  # the time cannot be compared
+            return otherwise  # the time cannot be compared
         return done.timestamp() >= (self.time_start or 0)

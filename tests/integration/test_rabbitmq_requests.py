@@ -466,6 +466,42 @@ async def test_kept_requests_survive_a_restart_of_the_broker(
     assert heard_at_start(rabbitmq.url, names, job_id) == [job_id]
 
 
+def test_subscription_begins_with_the_kept_requests(rabbitmq: RabbitMQ, names: Names) -> None:
+    """A worker receives messages whose jobs were cancelled before it started."""
+    withdrawn, again, kept = request(new_job_id()), request(new_job_id()), request(new_job_id())
+    bodies = withdrawn, withdrawn.withdrawal, again, again, kept
+    keep(rabbitmq.url, names, *(each.encode() for each in bodies))
+    heard = SimpleQueue[Cancellation]()
+    publisher = KombuPublisher(rabbitmq.url, prefix=names.prefix)
+    listener = publisher.listen(heard.put)
+    found = [heard.get(timeout=TIMEOUT).job_id for _ in range(2)]
+    assert found == [again.cancellation.job_id, kept.cancellation.job_id]
+    listener.close()
+    publisher.close()
+    assert heard.empty()
+
+
+def test_subscription_reads_the_kept_requests_once_no_other_process_does(
+    rabbitmq: RabbitMQ, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_channel, "READ_TRIES", 1)
+    monkeypatch.setattr(control_channel, "POLL_INTERVAL", 0.1)
+    job_id, heard = new_job_id(), SimpleQueue[Cancellation]()
+    keep(rabbitmq.url, names, request(job_id).encode())
+    publisher = KombuPublisher(rabbitmq.url, prefix=names.prefix)
+    notice = Cancellation(job_id=new_job_id(), sending="aa", outcome="requested")
+    with Connection(rabbitmq.url) as reader:
+        reader.channel().queue_declare(names.read_lock(names.cancellations), exclusive=True)
+        listener = publisher.listen(heard.put)
+        while heard.empty():  # the subscription begins in a thread
+            publisher.announce_cancellation(notice)
+        assert heard.get().job_id == notice.job_id
+    while heard.get(timeout=TIMEOUT).job_id != job_id:
+        pass
+    listener.close()
+    publisher.close()
+
+
 def test_subscription_that_is_never_silent_stays(
     rabbitmq: RabbitMQ,
     names: Names,

@@ -16,15 +16,16 @@ from jobcast.errors import PublishFailed, TransportUnavailable
 from jobcast.events import JobComplete, JobStatus
 from jobcast.testing import new_job_id
 from jobcast.transports import Message, Origin, Outgoing, Run
-from jobcast.transports.amqp import inbox
+from jobcast.transports.amqp import canceller, inbox
 from jobcast.transports.amqp import listener as control_channel
 from jobcast.transports.amqp.cancellation import CancelRequest
 from jobcast.transports.amqp.names import REQUEST_KEY, Names
 from jobcast.transports.amqp.publisher import KombuPublisher
 from jobcast.transports.amqp.source import KombuSource
 from jobcast.transports.cancellation import CancelAnswer, Cancellation
-from tests.support import TIMEOUT, eventually, new_id
+from tests.support import TIMEOUT, eventually, new_id, wait_for
 from tests.support.rabbitmq import RabbitMQ
+from tests.support.rabbitmq_pipeline import on_admin_channel
 
 ALREADY_ENDED = CancelAnswer(outcome="already_ended")
 READERS = 4
@@ -49,7 +50,9 @@ def request(job_id: str, sending: str = SENT.sending) -> CancelRequest:
 class InterruptingPublisher(KombuPublisher):
     """Calls a function before it passes on a request that is to take effect."""
 
-    def __init__(self, url: str, names: Names, interrupt: Callable[[KombuPublisher], None]) -> None:
+    def __init__(
+        self, url: str, names: Names, interrupt: Callable[[KombuPublisher], object]
+    ) -> None:
         super().__init__(url, prefix=names.prefix)
         self._interrupt = interrupt
 
@@ -217,7 +220,7 @@ async def test_request_without_effect_is_withdrawn(rabbitmq: RabbitMQ, names: Na
     worker.on_cancelled = seen.append
     completed = Outgoing.of(JobComplete(job_id=job_id, result=None), Origin(run=RUN))
     async with sources(rabbitmq.url, names, 1) as (source,):
-        source._cancel_publisher = InterruptingPublisher(
+        source._canceller._publisher = InterruptingPublisher(
             rabbitmq.url, names, lambda publisher: publisher.publish([completed])
         )
         await asyncio.to_thread(worker.publish, [status(job_id, "started", RUN)])
@@ -241,9 +244,9 @@ async def test_job_that_is_sent_again_meanwhile_is_cancelled_or_the_request_fail
             return
 
     async with sources(rabbitmq.url, names, 1) as (source,):
-        source._cancel_publisher = InterruptingPublisher(rabbitmq.url, names, send_again)
+        source._canceller._publisher = InterruptingPublisher(rabbitmq.url, names, send_again)
         first = status(job_id, "queued", SENT)
-        await asyncio.to_thread(source._cancel_publisher.publish, [first])
+        await asyncio.to_thread(source._canceller._publisher.publish, [first])
         if times == 1:
             assert (await source.cancel(Cancellation(job_id=job_id))).outcome == "cancelled"
         else:
@@ -276,7 +279,7 @@ async def test_workers_hear_of_a_request_whose_answer_is_late(
     worker = KombuPublisher(rabbitmq.url, prefix=names.prefix)
     listener = worker.listen(seen.append)
     async with sources(rabbitmq.url, names, 1) as (source,):
-        source._cancel_publisher = LatePublisher(rabbitmq.url, prefix=names.prefix)
+        source._canceller._publisher = LatePublisher(rabbitmq.url, prefix=names.prefix)
         async with asyncio.timeout(TIMEOUT):
             while not seen:  # until the listener has subscribed
                 job_id = new_job_id()
@@ -289,6 +292,157 @@ async def test_workers_hear_of_a_request_whose_answer_is_late(
         await eventually(lambda: job_id in {notice.job_id for notice in seen}, "notice")
     listener.close()
     await asyncio.to_thread(worker.close)
+
+
+class FailingPublisher(KombuPublisher):
+    """Raises an error after it has published something, as often as it is told to."""
+
+    requests = withdrawals = 0  # that fail
+    passes_only = False  # whether a request that fails reaches the workers only
+
+    def request_cancellation(self, request: CancelRequest) -> None:
+        if request.takes_effect and self.requests:
+            self.requests -= 1
+            (self.pass_to_workers if self.passes_only else super().request_cancellation)(request)
+            raise PublishFailed("no confirmation in time", ())
+        super().request_cancellation(request)
+
+    def withdraw_cancellation(self, request: CancelRequest) -> None:
+        if self.withdrawals:
+            self.withdrawals -= 1
+            raise PublishFailed("no confirmation in time", ())
+        super().withdraw_cancellation(request)
+
+
+@asynccontextmanager
+async def failing(
+    url: str, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[tuple[KombuSource, FailingPublisher]]:
+    """Run a server process with a publisher whose requests fail."""
+    monkeypatch.setattr(canceller, "FIRST_DELAY", 0.02)
+    async with sources(url, names, 1) as (source,):
+        publisher = FailingPublisher(url, prefix=names.prefix)
+        publisher.requests = 1
+        source._canceller._publisher = publisher
+        yield source, publisher
+
+
+@pytest.mark.parametrize("withdrawals", [0, 3], ids=["at once", "repeatedly"])
+async def test_request_that_failed_for_its_client_is_withdrawn(
+    rabbitmq: RabbitMQ, names: Names, monkeypatch: pytest.MonkeyPatch, withdrawals: int
+) -> None:
+    job_id, worker = new_job_id(), KombuPublisher(rabbitmq.url, prefix=names.prefix)
+    worker.on_cancelled = fail
+    async with failing(rabbitmq.url, names, monkeypatch) as (source, publisher):
+        publisher.passes_only, publisher.withdrawals = True, withdrawals
+        await asyncio.to_thread(worker.publish, [status(job_id, "queued", SENT)])
+        with pytest.raises(PublishFailed):
+            await source.cancel(Cancellation(job_id=job_id))
+        await eventually(lambda: not source._canceller._withdrawing, "withdrawal")
+        assert publisher.withdrawals == 0
+        await asyncio.to_thread(worker.publish, [status(job_id, "started", RUN)])
+        assert not await asyncio.to_thread(heard_at_start, rabbitmq.url, names, job_id)
+        assert (await source.snapshot(job_id)).state == "started"
+    await asyncio.to_thread(worker.close)
+
+
+async def test_request_that_no_process_receives_fails_at_once_and_is_withdrawn(
+    rabbitmq: RabbitMQ, names: Names
+) -> None:
+    """An operator deletes the exchange after the request has been passed to the workers."""
+
+    class OperatedPublisher(KombuPublisher):
+        def pass_to_workers(self, request: CancelRequest) -> None:
+            super().pass_to_workers(request)
+            on_admin_channel(rabbitmq, lambda channel: channel.exchange_delete(names.events))
+
+    job_id, worker = new_job_id(), KombuPublisher(rabbitmq.url, prefix=names.prefix)
+    async with sources(rabbitmq.url, names, 1) as (source,):
+        await asyncio.to_thread(worker.publish, [status(job_id, "queued", SENT)])
+        source._canceller._publisher = OperatedPublisher(rabbitmq.url, prefix=names.prefix)
+        with pytest.raises(PublishFailed, match="no Socket"):
+            await source.cancel(Cancellation(job_id=job_id))
+        await eventually(lambda: not source._canceller._withdrawing, "withdrawal")
+        await eventually(lambda: source.ready, "ready source")
+        assert not await asyncio.to_thread(heard_at_start, rabbitmq.url, names, job_id)
+        assert (await source.snapshot(job_id)).state == "queued"
+    await asyncio.to_thread(worker.close)
+
+
+async def test_request_that_takes_effect_after_its_withdrawal_is_in_force_again(
+    rabbitmq: RabbitMQ, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker does not confirm the message in time, and delivers it later."""
+    job_id, worker = new_job_id(), KombuPublisher(rabbitmq.url, prefix=names.prefix)
+    late: list[bytes] = []
+
+    async def is_cancelled() -> bool:
+        return (await source.snapshot(job_id)).state == "cancelled"
+
+    async with failing(rabbitmq.url, names, monkeypatch) as (source, _):
+        await asyncio.to_thread(worker.publish, [status(job_id, "queued", SENT)])
+        receive = source._canceller.receive
+        assert source._consumer is not None
+        monkeypatch.setattr(source._consumer, "_on_cancel", lambda body: hold(body))
+
+        def hold(body: bytes) -> None:
+            (late.append if CancelRequest.decode(body).takes_effect else receive)(body)
+
+        with pytest.raises(PublishFailed):
+            await source.cancel(Cancellation(job_id=job_id))
+        await eventually(lambda: not source._canceller._withdrawing, "withdrawal")
+        await eventually(lambda: late, "late message")
+        receive(late.pop())
+        assert await is_cancelled()
+        await source._canceller._tasks.wait()
+        heard = await asyncio.to_thread(heard_at_start, rabbitmq.url, names, job_id)
+        assert heard == [job_id]
+    await asyncio.to_thread(worker.close)
+
+
+async def test_request_that_comes_back_is_answered_although_it_was_not_confirmed(
+    rabbitmq: RabbitMQ, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job_id, worker = new_job_id(), KombuPublisher(rabbitmq.url, prefix=names.prefix)
+
+    async with failing(rabbitmq.url, names, monkeypatch) as (source, publisher):
+        request_cancellation = publisher.request_cancellation
+
+        def fail_late(request: CancelRequest) -> None:
+            try:
+                request_cancellation(request)
+            except PublishFailed:
+                wait_for(source._canceller._waiting[request.id].done, "answer")
+                raise
+
+        monkeypatch.setattr(publisher, "request_cancellation", fail_late)
+        await asyncio.to_thread(worker.publish, [status(job_id, "queued", SENT)])
+        assert (await source.cancel(Cancellation(job_id=job_id))).outcome == "cancelled"
+        heard = await asyncio.to_thread(heard_at_start, rabbitmq.url, names, job_id)
+        assert heard == [job_id]
+    await asyncio.to_thread(worker.close)
+
+
+async def test_request_goes_on_after_its_caller_is_cancelled(
+    rabbitmq: RabbitMQ, names: Names
+) -> None:
+    job_id, worker = new_job_id(), KombuPublisher(rabbitmq.url, prefix=names.prefix)
+    async with sources(rabbitmq.url, names, 1) as (source,):
+        await asyncio.to_thread(worker.publish, [status(job_id, "queued", SENT)])
+        calling = asyncio.create_task(source.cancel(Cancellation(job_id=job_id)))
+        loop = asyncio.get_running_loop()
+        source._canceller._publisher = InterruptingPublisher(
+            rabbitmq.url, names, lambda _: loop.call_soon_threadsafe(calling.cancel)
+        )
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+        await source._canceller._tasks.wait()
+        assert (await source.snapshot(job_id)).state == "cancelled"
+    await asyncio.to_thread(worker.close)
+
+
+def fail(cancellation: Cancellation) -> None:
+    raise AssertionError(f"heard of {cancellation}")
 
 
 def test_requests_for_two_sendings_of_a_job_are_in_force(rabbitmq: RabbitMQ, names: Names) -> None:
@@ -310,6 +464,42 @@ async def test_kept_requests_survive_a_restart_of_the_broker(
     rabbitmq.start()
     rabbitmq.ready()
     assert heard_at_start(rabbitmq.url, names, job_id) == [job_id]
+
+
+def test_subscription_begins_with_the_kept_requests(rabbitmq: RabbitMQ, names: Names) -> None:
+    """A worker receives messages whose jobs were cancelled before it started."""
+    withdrawn, again, kept = request(new_job_id()), request(new_job_id()), request(new_job_id())
+    bodies = withdrawn, withdrawn.withdrawal, again, again, kept
+    keep(rabbitmq.url, names, *(each.encode() for each in bodies))
+    heard = SimpleQueue[Cancellation]()
+    publisher = KombuPublisher(rabbitmq.url, prefix=names.prefix)
+    listener = publisher.listen(heard.put)
+    found = [heard.get(timeout=TIMEOUT).job_id for _ in range(2)]
+    assert found == [again.cancellation.job_id, kept.cancellation.job_id]
+    listener.close()
+    publisher.close()
+    assert heard.empty()
+
+
+def test_subscription_reads_the_kept_requests_once_no_other_process_does(
+    rabbitmq: RabbitMQ, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(control_channel, "READ_TRIES", 1)
+    monkeypatch.setattr(control_channel, "POLL_INTERVAL", 0.1)
+    job_id, heard = new_job_id(), SimpleQueue[Cancellation]()
+    keep(rabbitmq.url, names, request(job_id).encode())
+    publisher = KombuPublisher(rabbitmq.url, prefix=names.prefix)
+    notice = Cancellation(job_id=new_job_id(), sending="aa", outcome="requested")
+    with Connection(rabbitmq.url) as reader:
+        reader.channel().queue_declare(names.read_lock(names.cancellations), exclusive=True)
+        listener = publisher.listen(heard.put)
+        while heard.empty():  # the subscription begins in a thread
+            publisher.announce_cancellation(notice)
+        assert heard.get().job_id == notice.job_id
+    while heard.get(timeout=TIMEOUT).job_id != job_id:
+        pass
+    listener.close()
+    publisher.close()
 
 
 def test_subscription_that_is_never_silent_stays(

@@ -234,6 +234,7 @@ async def test_a_worker_that_starts_later_does_not_run_the_job(alone: BrokerHarn
         alone.send(jobs.runs),
         alone.send(jobs.runs),
         alone.send(jobs.runs, countdown=COUNTDOWN),
+        alone.send(jobs.runs, countdown=600),
     ]
     cancelled = [await alone.followed(result) for result in sent]
     for job_id in cancelled:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import OrderedDict
 from contextlib import suppress
 from typing import Any
 
@@ -11,12 +10,12 @@ from amqp.exceptions import AccessRefused
 from kombu.connection import Connection
 
 from jobcast.transports.amqp.cancellation import CancelRequest
-from jobcast.transports.amqp.kept import READ_TRIES, OthersReading, read_kept, receive_all
+from jobcast.transports.amqp.kept import READ_TRIES, OthersReading, receive_all
 from jobcast.transports.amqp.names import REQUEST_KEY, Names
+from jobcast.transports.amqp.requests import KnownRequests
 from jobcast.transports.base import Outgoing
 from jobcast.transports.cancellation import MAX_KEPT, Cancellation
 from jobcast.transports.decoding import decoded
-from jobcast.transports.runs import first_sending
 
 logger = logging.getLogger(__name__)
 
@@ -43,8 +42,7 @@ class RequestInbox:
         self._queue = names.new_queue(names.cancellations)
         self._has_kept = False
         self._tries = READ_TRIES  # to read the kept requests, the next time
-        # By job and first sending, and by the id of the request. Requests can race.
-        self._requests: OrderedDict[tuple[str, str], dict[str, Cancellation]] = OrderedDict()
+        self._requests = KnownRequests()
 
     def open(self) -> None:
         """Receive requests from now on.
@@ -83,14 +81,12 @@ class RequestInbox:
         for message in receive_all(self._channel, self._queue, no_ack=True):
             request = decoded(CancelRequest.decode, message.body, self._queue)
             if request is not None:
-                self._add(request)
+                self._requests.add(request)
 
     def _read_kept(self) -> None:
-        lock = self._names.read_lock(self._names.cancellations)
-        kept = self._names.kept_requests()
         tries, self._tries = self._tries, 1  # later attempts do not delay runs
         try:
-            requests = read_kept(self._broker, kept, lock, CancelRequest.decode, tries)
+            self._requests.add_kept(self._broker, self._names, tries)
         except OthersReading as exc:
             logger.log(
                 logging.WARNING if tries > 1 else logging.DEBUG,
@@ -99,23 +95,7 @@ class RequestInbox:
             )  # fmt: skip
             return
         self._has_kept = True
-        for request in requests:
-            self._add(request)
 
     def find(self, outgoing: Outgoing) -> Cancellation | None:
         """Return the first request that covers the run of an event."""
-        found = self._requests.get((outgoing.job_id, first_sending(outgoing.run.sending)))
-        return next(iter(found.values())) if found else None
-
-    def _add(self, request: CancelRequest) -> None:
-        cancellation = request.cancellation
-        key = cancellation.job_id, first_sending(cancellation.sending)
-        found = self._requests.pop(key, {})
-        if request.is_withdrawn:
-            found.pop(request.id, None)
-        else:
-            found[request.id] = cancellation
-        if found:
-            self._requests[key] = found
-        while len(self._requests) > MAX_KEPT:
-            self._requests.popitem(last=False)
+        return self._requests.find(outgoing.job_id, outgoing.run)

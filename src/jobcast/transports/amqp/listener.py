@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
+from amqp.exceptions import AccessRefused
+from kombu.connection import Connection
 from kombu.message import Message as Delivery
 from kombu.messaging import Consumer as KombuConsumer
 
 from jobcast.transports.amqp.connection import KOMBU_ERRORS, connection
+from jobcast.transports.amqp.kept import READ_TRIES, OthersReading
 from jobcast.transports.amqp.names import Names
-from jobcast.transports.cancellation import OnCancellation
+from jobcast.transports.amqp.requests import KnownRequests
+from jobcast.transports.cancellation import OnCancellation, notify
 from jobcast.transports.cancellation_listener import POLL_INTERVAL, ReconnectingListener
 
 HEARTBEAT: Final = 10.0  # seconds
 
+logger = logging.getLogger(__name__)
+
 
 class KombuListener(ReconnectingListener):
-    """A subscription to the control channel in RabbitMQ."""
+    """A subscription to the control channel in RabbitMQ.
+
+    It begins with the requests that the broker keeps. The main process of a prefork worker has no
+    :class:`~jobcast.transports.amqp.inbox.RequestInbox`, and acts on the requests for the messages
+    that it receives later.
+    """
 
     errors = KOMBU_ERRORS
     meanwhile = "the servers repeat requests while their jobs go on"
@@ -36,11 +48,26 @@ class KombuListener(ReconnectingListener):
             )
             consumer.consume()
             on_subscribed()
+            has_kept = self._deliver_kept(broker, READ_TRIES)
             while not self.is_closed:
                 with suppress(TimeoutError):
                     broker.drain_events(timeout=POLL_INTERVAL)
                 # This connection sends nothing else, even if it receives all the time.
                 broker.heartbeat_check()
+                has_kept = has_kept or self._deliver_kept(broker, tries=1)
+
+    def _deliver_kept(self, broker: Connection, tries: int) -> bool:
+        """Pass on the kept requests. Return False if another process was reading them."""
+        kept = KnownRequests()
+        try:
+            kept.add_kept(broker, self._names, tries)
+        except OthersReading:
+            return False
+        except AccessRefused as exc:
+            logger.debug("may not read the kept requests to cancel jobs: %s", exc)
+        for cancellation in kept:
+            notify(self._on_cancellation, cancellation)
+        return True
 
     def _received(self, message: Delivery) -> None:
         self.deliver(message.body)

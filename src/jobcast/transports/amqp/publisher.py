@@ -223,13 +223,15 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         A request that is to take effect is passed to the publishers of runs first.
 
         Raises:
-            PublishFailed: the broker may not have accepted the request.
+            PublishFailed: the broker may not have accepted the request, or no process has it.
         """
         if request.takes_effect:
-            self._pass_to_workers(request)
+            self.pass_to_workers(request)
         delivery_mode = PERSISTENT if request.takes_effect else TRANSIENT
         exchange = self._names.events_exchange()
         self._send_control(exchange, request.encode(), delivery_mode, type=CANCEL)
+        if self._returned:
+            raise PublishFailed(f"no Socket.IO process listens to {exchange.name}", ())
 
     def withdraw_cancellation(self, request: CancelRequest) -> None:
         """Let the publishers of runs forget a request that had no effect.
@@ -237,9 +239,14 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         Raises:
             PublishFailed: the broker may not have accepted the message.
         """
-        self._pass_to_workers(request.withdrawal)
+        self.pass_to_workers(request.withdrawal)
 
-    def _pass_to_workers(self, request: CancelRequest) -> None:
+    def pass_to_workers(self, request: CancelRequest) -> None:
+        """Pass a request to the publishers of runs, and keep it for those that start later.
+
+        Raises:
+            PublishFailed: the broker may not have accepted the request.
+        """
         kept = self._names.kept_requests()
         self._send_control(kept, request.encode(), PERSISTENT, routing_key=REQUEST_KEY)
 

@@ -7,13 +7,12 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
-from msgspec import structs
-
 from jobcast.aio import BackgroundTasks, LoopChange, LoopLock, cancel_and_wait
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JobInfo
 from jobcast.feeds import JobSummary
-from jobcast.transports.amqp.cancellation import CancelRequest, SeenRequests, announced_again
+from jobcast.transports.amqp.cancellation import SeenRequests, announced_again
+from jobcast.transports.amqp.canceller import Canceller
 from jobcast.transports.amqp.codec import decode, decode_leases
 from jobcast.transports.amqp.connection import Address
 from jobcast.transports.amqp.consumer import Consumer
@@ -23,18 +22,15 @@ from jobcast.transports.amqp.publisher import KombuPublisher
 from jobcast.transports.amqp.revocations import read_revocations
 from jobcast.transports.base import FeedChange, Message, Outgoing, Retention, Snapshot
 from jobcast.transports.canary import Canary, NotReceiving
-from jobcast.transports.cancellation import KEPT_FOR, CancelAnswer, Cancellation
+from jobcast.transports.cancellation import CancelAnswer, Cancellation
 from jobcast.transports.decoding import decoded
 from jobcast.transports.leases import Finding, InMemoryLeases, Lease, LeaseTimeouts
 from jobcast.transports.local_feeds import Change, LocalFeeds
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.record import Records
 from jobcast.transports.revocations import Revocation
-from jobcast.transports.runs import first_sending
 from jobcast.transports.socketio_managers import AsyncJobEventManagerMixin
 
-CANCEL_MESSAGES: Final = (False, True, True)  # which take effect; the last one for a job sent again
-CANCEL_TIMEOUT: Final = 5.0  # seconds until a request has come back from the broker
 START_TIMEOUT: Final = 5.0  # seconds that a subscription waits for the broker
 MAX_SILENCE: Final = 1 / 3  # of a lease; while the broker is silent for longer, no lease expires
 MIN_SILENCE: Final = 2.5  # seconds; shorter silences are ignored for short leases too
@@ -71,9 +67,9 @@ class KombuSource:
         self._jobs: set[str] = set()
         self._watched: set[str] = set()  # feeds
         self._next_refresh: asyncio.TimerHandle | None = None  # of feeds
-        self._cancelling = LoopLock()  # one thread at a time uses the publisher
-        self._requests: dict[str, asyncio.Future[CancelAnswer | Cancellation]] = {}  # by their ids
-        self._announcing: set[str] = set()  # jobs
+        self._canceller = Canceller(
+            self._cancel_publisher, self._records, self._seen_requests, self._cancelled
+        )
         self._held = HeldEvents(self._records, self._store)
         self.canary = Canary(self._send_canary, lambda: self.ready)
         self._canary_task: asyncio.Task[None] | None = None
@@ -101,7 +97,7 @@ class KombuSource:
             self._url,
             self._names,
             on_event=self._received,
-            on_cancel=self._cancel_received,
+            on_cancel=self._canceller.receive,
             on_bus=self.bus.put_nowait,
             on_leases=self._leases_received,
             on_revocation=self._revocation_received,
@@ -117,13 +113,13 @@ class KombuSource:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
             await consumer.aclose()
+        await self._canceller.aclose()
         await self._resuming.cancel()
         self._jobs.clear()
         self._watched.clear()
         if self._next_refresh is not None:
             self._next_refresh.cancel()
         await asyncio.to_thread(self._canary_publisher.close)
-        await asyncio.to_thread(self._cancel_publisher.close)
 
     async def subscribe(self, job_id: str) -> None:
         self._jobs.add(job_id)
@@ -181,121 +177,12 @@ class KombuSource:
 
     async def cancel(self, cancellation: Cancellation) -> CancelAnswer:
         await self._wait_online()
-        for takes_effect in CANCEL_MESSAGES:
-            answer = await self._request_cancellation(cancellation, takes_effect=takes_effect)
-            if isinstance(answer, CancelAnswer):
-                return answer
-            cancellation = answer
-        raise TransportUnavailable("the job was sent again meanwhile; repeat the request")
+        return await self._canceller.cancel(cancellation)
 
-    async def _request_cancellation(
-        self, cancellation: Cancellation, *, takes_effect: bool
-    ) -> CancelAnswer | Cancellation:
-        """Send a request to all processes, and return this process's answer.
-
-        The request follows all events that were published before.
-
-        Returns:
-            The answer, or a cancellation with the sending that the request has to name.
-        """
-        sender = self._cancel_publisher.publisher_id
-        request = CancelRequest.of(cancellation, sender, takes_effect=takes_effect)
-        answer: asyncio.Future[CancelAnswer | Cancellation] = (
-            asyncio.get_running_loop().create_future()
-        )
-        self._requests[request.id] = answer
-        try:
-            async with self._cancelling:
-                await asyncio.to_thread(self._cancel_publisher.request_cancellation, request)
-            async with asyncio.timeout(CANCEL_TIMEOUT):
-                return await answer
-        except TimeoutError:
-            raise TransportUnavailable(
-                f"the request to cancel a job did not come back within {CANCEL_TIMEOUT:.0f} s"
-            ) from None
-        finally:
-            del self._requests[request.id]
-
-    def _cancel_received(self, body: bytes | str) -> None:
-        request = decoded(CancelRequest.decode, body, self._names.events)
-        if request is None:
-            return
-        is_own = request.sender == self._cancel_publisher.publisher_id
-        if (is_own or request.takes_effect) and self._seen_requests.add(request.id):
-            answer = self._answer(request)
-            if is_own:
-                self._return_answer(request, answer)
-
-    def _return_answer(self, request: CancelRequest, answer: CancelAnswer | Cancellation) -> None:
-        """Tell the workers and the client about a request of this process."""
-        is_accepted = isinstance(answer, CancelAnswer) and answer.is_accepted
-        if request.takes_effect and not is_accepted:
-            self._resuming.spawn(self._withdraw(request, answer))
-            return
-        self._finish(request, answer)
-        self._announce_accepted(request.cancellation.job_id, answer)
-
-    def _finish(self, request: CancelRequest, answer: CancelAnswer | Cancellation) -> None:
-        waiting = self._requests.get(request.id)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(answer)
-
-    async def _withdraw(self, request: CancelRequest, answer: CancelAnswer | Cancellation) -> None:
-        """Withdraw a request that had no effect, and then return the answer."""
-        try:
-            async with self._cancelling:
-                await asyncio.to_thread(self._cancel_publisher.withdraw_cancellation, request)
-        except TransportUnavailable as exc:
-            logger.warning(
-                "job %s: could not withdraw a request to cancel it that had no effect (%s); for"
-                " %d h, it interrupts a redelivered run", request.cancellation.job_id, exc,
-                KEPT_FOR // 3600,
-            )  # fmt: skip
-        self._finish(request, answer)
-
-    def _answer(self, request: CancelRequest) -> CancelAnswer | Cancellation:
-        """Cancel the job if the request names the current sending."""
-        job_id = request.cancellation.job_id
-        is_passed_on = request.takes_effect
-        answer = self._records.cancel_answer(request.cancellation, is_passed_on=is_passed_on)
-        if answer is not None:
-            return answer
-        sending = self._records.sending_of(job_id)
-        # A record that began with an event without a run has no sending.
-        is_covered = first_sending(sending) in ("", first_sending(request.cancellation.sending))
-        if not (request.takes_effect and is_covered):
-            return structs.replace(request.cancellation, sending=sending)
-        answer, messages = self._records.cancel(request.cancellation, is_passed_on=True)
+    def _cancelled(self, job_id: str, messages: list[Message]) -> None:
         self._send(job_id, messages)
         self._feeds.mark_job(job_id)
         self._refresh_feeds()
-        return answer
-
-    def _announce_accepted(self, job_id: str, answer: CancelAnswer | Cancellation) -> None:
-        if isinstance(answer, Cancellation):
-            return
-        notice = self._records.notice_of(job_id, answer)
-        if notice is not None:
-            self._announce([notice])
-
-    def _announce(self, cancellations: Iterable[Cancellation]) -> None:
-        """Tell the workers of accepted requests, each job once at a time."""
-        for cancellation in cancellations:
-            if cancellation.job_id not in self._announcing:
-                self._announcing.add(cancellation.job_id)
-                self._resuming.spawn(self._send_notice(cancellation))
-
-    async def _send_notice(self, cancellation: Cancellation) -> None:
-        try:
-            async with self._cancelling:
-                await asyncio.to_thread(self._cancel_publisher.announce_cancellation, cancellation)
-        except TransportUnavailable as exc:
-            logger.warning(
-                "job %s: could not tell the workers that it is cancelled (%s); repeating it when"
-                " its lease is renewed", cancellation.job_id, exc,
-            )  # fmt: skip
-        finally:
-            self._announcing.discard(cancellation.job_id)
 
     def _cancellation_of(self, lease: Lease) -> Cancellation | None:
         kept = self._records.kept_cancellation(lease.job_id)
@@ -341,7 +228,7 @@ class KombuSource:
             self._leases.release(update.leases)
         else:
             self._leases.renew(update.leases, update.seconds)
-            self._announce(announced_again(map(self._cancellation_of, update.leases)))
+            self._canceller.announce(announced_again(map(self._cancellation_of, update.leases)))
 
     def _received(self, body: bytes | str) -> None:
         event = decoded(decode, body, self._names.events)
@@ -353,7 +240,7 @@ class KombuSource:
         messages = self._records.add(outgoing, publisher)
         self._send(outgoing.job_id, messages)
         if outgoing.begins:
-            self._announce(announced_again([self._records.cancellation_of(outgoing)]))
+            self._canceller.announce(announced_again([self._records.cancellation_of(outgoing)]))
         self._feeds.mark([outgoing])
         self._refresh_feeds()
         return bool(messages)

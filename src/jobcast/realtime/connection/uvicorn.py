@@ -124,7 +124,7 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self.ws_protocol_class = HeldWebSocketProtocol
         self._settings = environment_settings()
         self._pending = self._pending_heads()
-        self._stall = StallTimer(self._settings.send_timeout, self._cut)
+        self._stall: StallTimer | None = None  # created in the first pause: most clients read
         self._running: RequestResponseCycle | None = None  # uvicorn only keeps the last request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -146,7 +146,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._running.disconnected = True
             self._running.message_event.set()
         self._running = None
-        self._stall.forget()
+        if self._stall is not None:
+            self._stall.forget()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -192,14 +193,18 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         """Break the reference cycles of a protocol that a WebSocket protocol has replaced."""
         self.parser = self.flow = None  # type: ignore[assignment]
         self._running = None
-        self._stall.forget()
+        if self._stall is not None:
+            self._stall.forget()
 
     def pause_writing(self) -> None:
+        if self._stall is None:
+            self._stall = StallTimer(self._settings.send_timeout, self._cut)
         self._stall.start(self.transport)
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        self._stall.stop()
+        if self._stall is not None:
+            self._stall.stop()
         super().resume_writing()
 
     def _expect_head(self) -> None:

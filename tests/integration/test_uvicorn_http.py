@@ -95,6 +95,33 @@ def test_frames_wait_until_the_application_accepts(
     assert not errors(caplog)
 
 
+def test_connection_keeps_only_the_headers_of_its_scope(run: Callable[[Case], None]) -> None:
+    kept: list[int] = []
+
+    async def case() -> None:
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            protocol: Any = receive.__self__  # type: ignore[attr-defined]
+
+            def count_headers() -> list[int]:
+                handshake = protocol.request.headers, protocol.response.headers
+                return [len([*headers.raw_items()]) for headers in handshake]
+
+            await receive()
+            before = count_headers()
+            await send({"type": "websocket.accept"})
+            kept.extend([min(before), *count_headers(), len(scope["headers"]) - before[0]])
+            await send({"type": "websocket.close"})
+
+        async with serve_app(app) as (url, _), Wire(url) as client:
+            await client.send(upgrade())
+            assert "sec-websocket-accept" in (await client.read_head()).lower()
+            await client.read_to_the_end()
+
+    run(case)
+    assert kept[0] > 0
+    assert kept[1:] == [0, 0, 0]
+
+
 def test_messages_are_read_after_the_application_has_accepted(run: Callable[[Case], None]) -> None:
     received: list[Message] = []
 

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from inspect import signature
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import jwt
 import pytest
@@ -26,11 +26,13 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from engineio.async_socket import AsyncSocket
 from jwt.algorithms import HMACAlgorithm
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from jobcast.celery.apps import active_apps, defines_task, enter_call, is_inside_call
 from jobcast.celery.pools import can_terminate
 from jobcast.celery.termination import replace_child
 from jobcast.realtime.connection.engineio import _awaits_attachments, _replace_async
+from jobcast.realtime.connection.uvicorn import forget_handshake
 from jobcast.token_decoder import CanonicalSegments, TokenDecoder
 
 
@@ -198,6 +200,10 @@ def test_redis_connections_read_from_a_stream() -> None:
     connection = redis.asyncio.Connection()
     assert hasattr(connection, "_reader"), "redis.asyncio.Connection has no _reader any more"
     assert connection._reader is None or isinstance(connection._reader, asyncio.StreamReader)
+
+
+def test_forget_handshake_ignores_a_protocol_without_its_messages() -> None:
+    forget_handshake(cast("WebSocketsSansIOProtocol", SimpleNamespace()))
 
 
 def test_the_server_imports_without_uvicorn() -> None:

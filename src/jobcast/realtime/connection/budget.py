@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import Final
 
+from msgspec import Struct
+
 from jobcast.settings import Settings
 
 SPARE_MESSAGES: Final = 100  # burst beyond two messages per job that a connection may follow
@@ -29,8 +31,10 @@ class BudgetExceeded(Exception):
     """A client has exceeded its budget for so long that its connection should be closed."""
 
 
-class TokenBucket:
+class TokenBucket(Struct, gc=False):
     """A token bucket: a rate limit that allows bursts.
+
+    Each connection has four, which the garbage collector does not scan.
 
     Args:
         rate: tokens added per second.
@@ -43,21 +47,20 @@ class TokenBucket:
     1
     """
 
-    __slots__ = ("_clock", "_level", "_updated", "capacity", "rate")
+    rate: float
+    capacity: float
+    clock: Callable[[], float] = time.monotonic
+    _level: float = 0.0
+    _updated: float = 0.0
 
-    def __init__(
-        self, rate: float, capacity: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
-        self.rate = rate
-        self.capacity = capacity
-        self._clock = clock
-        self._level = capacity
-        self._updated = clock()
+    def __post_init__(self) -> None:
+        self._level = self.capacity
+        self._updated = self.clock()
 
     @property
     def level(self) -> float:
         """The number of tokens in the bucket; negative if more were taken than available."""
-        now = self._clock()
+        now = self.clock()
         level = self._level + (now - self._updated) * self.rate
         if level > self.capacity:
             level = self.capacity

@@ -23,6 +23,7 @@ from jobcast.aio import BackgroundTasks, LoopChange
 from jobcast.realtime import metrics
 from jobcast.realtime.connection.addresses import Addresses
 from jobcast.realtime.connection.budget import Budget
+from jobcast.realtime.connection.deadlines import Deadlines
 from jobcast.realtime.connection.outbox import Outbox, unattached
 from jobcast.realtime.connection.packets import (
     MAX_ATTACHMENT_BYTES,
@@ -110,7 +111,8 @@ class EngineIOAdapter:
 
     def _reset(self) -> None:
         """Reset the state that belongs to one event loop."""
-        self._timers: dict[str, asyncio.TimerHandle] = {}  # unauthenticated connections
+        self._unauthenticated = Deadlines(self._settings.handshake_timeout, self._check)
+        self._pings = Deadlines(self._eio.ping_interval, WebSocket.send_ping)
         self._tasks = BackgroundTasks()
         self._draining = False
 
@@ -145,7 +147,7 @@ class EngineIOAdapter:
     @property
     def waiting(self) -> int:
         """The number of connections that have not authenticated yet."""
-        return len(self._timers)
+        return len(self._unauthenticated)
 
     def outbox(self, eio_sid: str) -> Outbox:
         """Return a connection's outbox, which it has in place of python-engineio's queue."""
@@ -177,7 +179,7 @@ class EngineIOAdapter:
 
     def authenticated(self, eio_sid: str) -> None:
         """Stop the authentication timeout of a connection, and lift its restrictions."""
-        self._stop_timer(eio_sid)
+        self._unauthenticated.stop(eio_sid)
         self.budget(eio_sid).authenticated = True
 
     def after_connect(self, sid: str, greet: Callable[[], None]) -> None:
@@ -210,23 +212,22 @@ class EngineIOAdapter:
         connections do not keep others out.
         """
         socket = self._eio.sockets.get(eio_sid)
-        if socket is None or socket.closed or socket.closing or eio_sid in self._timers:
+        if socket is None or socket.closed or socket.closing or eio_sid in self._unauthenticated:
             return
         if eio_sid in self._budgets:
             self._budgets[eio_sid].authenticated = False
-        loop = asyncio.get_running_loop()
-        timeout = self._settings.handshake_timeout
-        self._timers[eio_sid] = loop.call_later(timeout, self._check, eio_sid)
-        while len(self._timers) > self._settings.max_unauthenticated:
-            oldest = next(iter(self._timers))
+        self._unauthenticated.start(eio_sid)
+        while len(self._unauthenticated) > self._settings.max_unauthenticated:
+            oldest = self._unauthenticated.oldest
             if self._is_connected(oldest):
-                self._stop_timer(oldest)
+                self._unauthenticated.stop(oldest)
                 continue
             self.refusals.info(
                 "closed %s (%s): it is the oldest of %d unauthenticated connections"
-                " (JOBCAST_MAX_UNAUTHENTICATED)", oldest, self.address(oldest), len(self._timers),
+                " (JOBCAST_MAX_UNAUTHENTICATED)", oldest, self.address(oldest),
+                len(self._unauthenticated),
             )  # fmt: skip
-            self._stop_timer(oldest)
+            self._unauthenticated.stop(oldest)
             self.cut(oldest)
 
     def refuse_new(self) -> None:
@@ -257,11 +258,9 @@ class EngineIOAdapter:
 
     async def aclose(self) -> None:
         """Cut the connections that have not authenticated, and wait until all have closed."""
-        for eio_sid in list(self._timers):
+        for eio_sid in list(self._unauthenticated):
             self.cut(eio_sid)
-        for timer in self._timers.values():
-            timer.cancel()
-        self._timers.clear()
+        self._unauthenticated.clear()
         await self._tasks.wait()
 
     async def _end_long_poll(self, socket: Any) -> None:
@@ -322,6 +321,7 @@ class EngineIOAdapter:
             socket,
             server,
             budget=self.budget(socket.sid),
+            pings=self._pings,
             settings=self._settings,
             binary=not self._exclusive,
         )
@@ -383,7 +383,7 @@ class EngineIOAdapter:
             raise BadPacket("the packet has attachments, but the client is not connected")
 
     async def _closed(self, eio_sid: str, reason: str) -> None:
-        self._stop_timer(eio_sid)
+        self._unauthenticated.stop(eio_sid)
         self._budgets.pop(eio_sid, None)
         self._attached.pop(eio_sid, None)
         self._addresses.remove(eio_sid)
@@ -393,11 +393,6 @@ class EngineIOAdapter:
             if isinstance(socket.queue.sink, WebSocket):
                 socket.queue.sink.expect_end()
         await self._disconnect(eio_sid, reason)
-
-    def _stop_timer(self, eio_sid: str) -> None:
-        timer = self._timers.pop(eio_sid, None)
-        if timer is not None:
-            timer.cancel()
 
     def _is_connected(self, eio_sid: str) -> bool:
         """Return whether a client is connected to any namespace."""
@@ -409,7 +404,6 @@ class EngineIOAdapter:
         return False
 
     def _check(self, eio_sid: str) -> None:
-        del self._timers[eio_sid]
         if not self._is_connected(eio_sid):
             self.refusals.info(
                 "closed %s (%s): the client did not authenticate within %d s"

@@ -71,7 +71,8 @@ class InboundGate(asyncio.Protocol):
         self._transport = protocol.transport
         self._reader = reader
         self._budget = budget
-        self._stall = StallTimer(send_timeout, self._stalled)
+        self._send_timeout = send_timeout
+        self._stall: StallTimer | None = None  # created in the first pause: most clients read
         self._waiting = bytearray()
         self._pump: asyncio.Handle | None = None
         self.is_writable = True
@@ -135,20 +136,24 @@ class InboundGate(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self.is_writable = False
+        if self._stall is None:
+            self._stall = StallTimer(self._send_timeout, self._stalled)
         self._stall.start(self._transport)
         self._protocol.pause_writing()
         self._reader.writing_paused()
 
     def resume_writing(self) -> None:
         self.is_writable = True
-        self._stall.stop()
+        if self._stall is not None:
+            self._stall.stop()
         self._protocol.resume_writing()
         self._reader.writing_resumed()
         if self._waiting:
             self._schedule()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._stall.forget()
+        if self._stall is not None:
+            self._stall.forget()
         for handle in (self._pump, self._linger):
             if handle is not None:
                 handle.cancel()

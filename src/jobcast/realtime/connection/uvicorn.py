@@ -14,13 +14,16 @@ import logging
 import resource
 from functools import lru_cache
 from typing import Any, ClassVar, Final
+from weakref import WeakKeyDictionary
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from uvicorn.server import ServerState
 
 from jobcast.realtime import metrics
+from jobcast.realtime.connection.deadlines import Deadlines
 from jobcast.realtime.connection.quiet_logger import QUIET_LOGGER
 from jobcast.realtime.connection.stall import CLOSE_TIMEOUT, StallTimer, reset
 from jobcast.settings import Settings
@@ -92,22 +95,36 @@ class HeldWebSocketProtocol(WebSocketsSansIOProtocol):
             self.handshake_complete = True  # otherwise uvicorn logs an error for each refusal
         if self._held and self.handshake_complete and not self.transport.is_closing():
             self._held = False
+            forget_handshake(self)
             self.transport.resume_reading()
+
+
+def forget_handshake(protocol: WebSocketsSansIOProtocol) -> None:
+    """Discard the headers of a completed handshake. The ASGI scope has its own copy.
+
+    uvicorn and websockets keep them until the connection closes. They are a sixth of a connection's
+    objects, which each garbage collection scans. In a version without these attributes they stay.
+    """
+    for message in (getattr(protocol, "request", None), getattr(protocol, "response", None)):
+        if message is not None:
+            message.headers.clear()
 
 
 class LimitedHttpProtocol(HttpToolsProtocol):
     """uvicorn's HTTP protocol with limits. It ends when the connection becomes a WebSocket."""
 
-    # All connections that have not sent a complete request header, the oldest first.
-    _pending: ClassVar[dict[LimitedHttpProtocol, None]] = {}
+    # By server, the connections that have not sent a complete request header.
+    _pending_of: ClassVar[WeakKeyDictionary[ServerState, Deadlines[LimitedHttpProtocol]]] = (
+        WeakKeyDictionary()
+    )
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if self.ws_protocol_class is WebSocketsSansIOProtocol:
             self.ws_protocol_class = HeldWebSocketProtocol
         self._settings = environment_settings()
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._stall = StallTimer(self._settings.send_timeout, self._cut)
+        self._pending = self._pending_heads()
+        self._stall: StallTimer | None = None  # created in the first pause: most clients read
         self._running: RequestResponseCycle | None = None  # uvicorn only keeps the last request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -129,7 +146,8 @@ class LimitedHttpProtocol(HttpToolsProtocol):
             self._running.disconnected = True
             self._running.message_event.set()
         self._running = None
-        self._stall.forget()
+        if self._stall is not None:
+            self._stall.forget()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
@@ -164,34 +182,40 @@ class LimitedHttpProtocol(HttpToolsProtocol):
         self._running = cycle
         super()._start_asgi_task(cycle, _answering(cycle, app))
 
+    def _pending_heads(self) -> Deadlines[LimitedHttpProtocol]:
+        pending = self._pending_of.get(self.server_state)
+        if pending is None:
+            pending = Deadlines(self._settings.handshake_timeout, LimitedHttpProtocol._cut)
+            self._pending_of[self.server_state] = pending
+        return pending
+
     def _release(self) -> None:
         """Break the reference cycles of a protocol that a WebSocket protocol has replaced."""
         self.parser = self.flow = None  # type: ignore[assignment]
         self._running = None
-        self._stall.forget()
+        if self._stall is not None:
+            self._stall.forget()
 
     def pause_writing(self) -> None:
+        if self._stall is None:
+            self._stall = StallTimer(self._settings.send_timeout, self._cut)
         self._stall.start(self.transport)
         super().pause_writing()
 
     def resume_writing(self) -> None:
-        self._stall.stop()
+        if self._stall is not None:
+            self._stall.stop()
         super().resume_writing()
 
     def _expect_head(self) -> None:
-        if self._head_timer is not None:
+        if self in self._pending:
             return
-        timeout = self._settings.handshake_timeout
-        self._head_timer = self.loop.call_later(timeout, self._cut)
-        self._pending[self] = None
+        self._pending.start(self)
         if len(self._pending) > self._settings.max_unauthenticated:
-            next(iter(self._pending))._cut()
+            self._pending.oldest._cut()
 
     def _head_received(self) -> None:
-        self._pending.pop(self, None)
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+        self._pending.stop(self)
 
     def _cut(self) -> None:
         self._head_received()

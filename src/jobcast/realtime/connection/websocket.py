@@ -23,6 +23,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from jobcast.realtime import metrics
 from jobcast.realtime.connection.budget import Budget, BudgetExceeded
+from jobcast.realtime.connection.deadlines import Deadlines
 from jobcast.realtime.connection.inbound import InboundGate
 from jobcast.realtime.connection.outbox import Outbox
 from jobcast.realtime.connection.stall import CLOSE_TIMEOUT, reset
@@ -49,17 +50,25 @@ class WebSocket:
         socket: the Engine.IO connection.
         server: the Engine.IO server.
         budget: the connection's budget.
+        pings: when to send the next ping to each client, by :meth:`send_ping`.
         settings: the limits.
         binary: whether the client may send binary frames.
     """
 
     __slots__ = (
-        "_aborted", "_binary", "_budget", "_eio", "_gate", "_gone", "_ping", "_protocol",
+        "_aborted", "_binary", "_budget", "_eio", "_gate", "_gone", "_pings", "_protocol",
         "_receive", "_send", "_settings", "_socket", "_task", "_timeout",
     )  # fmt: skip
 
     def __init__(
-        self, socket: Any, server: Any, *, budget: Budget, settings: Settings, binary: bool
+        self,
+        socket: Any,
+        server: Any,
+        *,
+        budget: Budget,
+        pings: Deadlines[WebSocket],
+        settings: Settings,
+        binary: bool,
     ) -> None:
         self._socket = socket
         self._eio = server
@@ -67,7 +76,7 @@ class WebSocket:
         self._settings = settings
         self._binary = binary
         self._gate: InboundGate | None = None
-        self._ping: asyncio.TimerHandle | None = None
+        self._pings = pings
         self._timeout: asyncio.TimerHandle | None = None
         self._aborted = self._gone = False
 
@@ -144,8 +153,7 @@ class WebSocket:
     def writing_paused(self) -> None:
         """Stop the ping timeout: the answer waits behind data that is not read now."""
         self._socket.last_ping = None
-        if self._ping is not None:
-            self._ping.cancel()
+        self._pings.stop(self)
 
     def writing_resumed(self) -> None:
         self._schedule_ping()
@@ -204,9 +212,9 @@ class WebSocket:
         finally:
             await socket.close(wait=False, abort=True, reason=self._eio.reason.TRANSPORT_CLOSE)
             await outbox.detach()
-            for timer in (self._ping, self._timeout):
-                if timer is not None:
-                    timer.cancel()
+            self._pings.stop(self)
+            if self._timeout is not None:
+                self._timeout.cancel()
 
     async def _wait_for_capacity(self, outbox: Outbox) -> None:
         """Yield to other connections, then wait until the answers to this one have capacity."""
@@ -292,14 +300,13 @@ class WebSocket:
 
     def _schedule_ping(self) -> None:
         self._socket.last_ping = None  # no ping is unanswered
-        if self._ping is not None:
-            self._ping.cancel()
         if self._socket.closed:
-            return
-        loop = asyncio.get_running_loop()
-        self._ping = loop.call_later(self._eio.ping_interval, self._send_ping)
+            self._pings.stop(self)
+        else:
+            self._pings.start(self)
 
-    def _send_ping(self) -> None:
+    def send_ping(self) -> None:
+        """Send a ping, unless the connection closes or its client does not read now."""
         paused = self._gate is not None and not self._gate.is_writable
         if not (self._socket.closing or self._socket.closed or paused):
             # With this timestamp, python-engineio closes the connection if no answer arrives.

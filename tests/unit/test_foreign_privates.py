@@ -155,7 +155,9 @@ def test_pyjwt_checks_each_secret_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(set(checked)) == sorted(checked)
 
 
-@pytest.mark.parametrize("secret", ["", public_pem(), '{"kty": "oct", "k": "eA"}'])
+@pytest.mark.parametrize(
+    "secret", ["", public_pem(), '{"kty": "oct", "k": "eA"}'], ids=["empty", "PEM", "JWK"]
+)
 def test_pyjwt_refuses_a_secret_that_is_a_key_each_time(secret: str) -> None:
     token = jwt.encode({"sub": "alice", "exp": 1 << 32}, "a" * 32)
     decoder = TokenDecoder(verifies_audience=False)

@@ -1,7 +1,7 @@
 """Act on requests to cancel jobs, in the main process of a worker.
 
-A message that no child of the pool has taken yet is discarded at once. A run is terminated if it
-goes on for too long after the request.
+A message that no child of the pool has taken yet is discarded at once. A run that is still active
+after its grace is terminated.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class CancelRequests:
         """Let the run of an earlier delivery end the job, whose outcome this one could change."""
         if not request.is_left:
             logger.info(
-                "job %s: not running its message again, because %s; the run that goes on ends it",
+                "job %s: not running its message again, because %s; its active run ends the job",
                 request.id, cause_of(cancellation.error),
             )  # fmt: skip
             request.leave_to_run(cancellation)
@@ -180,7 +180,7 @@ class CancelRequests:
             self.consumer.call_soon(self._guarded, job_id, self._start_grace, request)
 
     def _start_grace(self, request: JobRequest) -> None:
-        """Terminate a run if it goes on after its grace."""
+        """Terminate a run if it is still active after its grace."""
         if request.is_over or not request.task.cancellable:
             return
         grace = request.task.cancel_grace
@@ -197,15 +197,15 @@ class CancelRequests:
         job_id, grace, pool = request.id, request.task.cancel_grace, self.consumer.pool
         if not can_terminate(pool):
             logger.warning(
-                "job %s: its run goes on, %g s after it was asked to stop; this worker's pool"
-                " cannot terminate it (prefork, gevent and eventlet can)", job_id, grace,
+                "job %s: its run is still active, %g s after it was asked to stop; the pool of this"
+                " worker cannot terminate it (prefork, gevent and eventlet can)", job_id, grace,
             )  # fmt: skip
             return
         if request.has_stored_outcome():
             logger.info("job %s: not terminating its run, because its outcome is stored", job_id)
             return
         logger.warning(
-            "job %s: terminating its run, which went on for %g s after it was asked to stop;"
+            "job %s: terminating its run, which is still active %g s after it was asked to stop;"
             " cancel_grace of task %s sets the time", job_id, grace, request.task.name,
         )  # fmt: skip
         # First, because the pool may wait for the end of a greenlet.

@@ -31,7 +31,7 @@ def remember(request: JobRequest) -> ReferenceType[JobRequest] | None:
 def request_of(context: Any) -> JobRequest | None:
     """Return the request of a run in this process, from its ``celery.app.task.Context``.
 
-    A broker may deliver a message again while its first run goes on: the two have the same id.
+    A broker may deliver a message again while its first run is active: the two have the same id.
     """
     return _deliveries.get(headers_of(context).get(DELIVERY_HEADER, ""))
 

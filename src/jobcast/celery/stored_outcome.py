@@ -46,7 +46,7 @@ class StoredOutcome(Request):
         )
 
     def _success_was_stored(self) -> Any:
-        """Answer Celery 5.7, which asks after the loss of a child."""
+        """Return the meta data of a stored success, for Celery 5.7 after the loss of a child."""
         success = self.stored_success() if self.time_start else self._read_success()
         return success or False
 

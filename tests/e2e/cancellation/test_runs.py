@@ -95,7 +95,7 @@ async def test_a_pool_without_termination_warns_of_a_run_that_goes_on(here: Harn
     job_id = await here.begun(here.send(jobs.finishes_after_its_grace))
     assert not here.cancel(job_id).terminates
     if here.worker.pool == "threads":  # the solo pool handles requests after the run
-        warning = f"job {job_id}: its run goes on, 0.2 s after"
+        warning = f"job {job_id}: its run is still active, 0.2 s after"
         await eventually(lambda: warning in here.worker.log, warning)
     here.release(job_id)
     end = await here.alice.transcript.end(job_id)

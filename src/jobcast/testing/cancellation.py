@@ -638,9 +638,12 @@ async def _cancel_until_available(ends: Ends, job_id: str) -> CancelAnswer:
 
 
 async def _until_listening(ends: Ends, seen: list[Cancellation]) -> None:
-    """Cancel jobs until a listener hears of one, and forget what it heard."""
+    """Cancel jobs until a listener hears of one, and forget what it heard.
+
+    A subscription may begin with kept requests, which have no outcome.
+    """
     deadline = time.monotonic() + TIMEOUT
-    while not seen:
+    while not any(cancellation.outcome for cancellation in seen):
         assert time.monotonic() < deadline, "the listener heard nothing"
         probe = new_job_id()
         batch = batch_of([queued(probe)], Origin(run=SENT), 1)

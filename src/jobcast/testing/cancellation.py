@@ -554,7 +554,7 @@ class RepeatedCancellationContract(CancellationContract):
             await eventually(lambda: seen, "a notice for the run that begins")
             seen.clear()
             await _renew(ends, Lease(job_id, FIRST))
-            await eventually(lambda: seen, "a notice for the run that continues")
+            await eventually(lambda: seen, "a notice for the run that goes on")
         finally:
             await asyncio.to_thread(listener.close)
         assert {(c.job_id, c.by, c.outcome, c.sending) for c in seen} == {
@@ -638,10 +638,13 @@ async def _cancel_until_available(ends: Ends, job_id: str) -> CancelAnswer:
 
 
 async def _until_listening(ends: Ends, seen: list[Cancellation]) -> None:
-    """Cancel jobs until a listener receives a request, and clear the list."""
+    """Cancel jobs until a listener hears of one, and forget what it heard.
+
+    A subscription may begin with kept requests, which have no outcome.
+    """
     deadline = time.monotonic() + TIMEOUT
-    while not seen:
-        assert time.monotonic() < deadline, "the listener received no request"
+    while not any(cancellation.outcome for cancellation in seen):
+        assert time.monotonic() < deadline, "the listener heard nothing"
         probe = new_job_id()
         batch = batch_of([queued(probe)], Origin(run=SENT), 1)
         await publish_until_stored(ends.publisher, batch)
@@ -666,14 +669,14 @@ async def _renew(ends: Ends, *leases: Lease) -> None:
 
 
 def _notices(ends: Ends) -> list[Cancellation]:
-    """Return a list to which the publisher appends the requests that it receives."""
+    """Return a list of what the publisher learns from now on."""
     seen: list[Cancellation] = []
     _publisher(ends).on_cancelled = seen.append
     return seen
 
 
 def _take(seen: list[Cancellation]) -> tuple[str, str | None, str, str] | None:
-    """Return the request that the publisher has received, and clear the list."""
+    """Return what the publisher has learned, which is one request, and forget it."""
     found = {(c.job_id, c.by, c.message, c.sending) for c in seen}
     seen.clear()
     assert len(found) <= 1

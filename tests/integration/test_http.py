@@ -251,6 +251,27 @@ async def test_client_that_comes_back_after_the_end_gets_204(
     assert again.status_code == 204
 
 
+async def test_client_that_is_cut_off_after_the_start_of_another_record_gets_all_of_it(
+    client: httpx.AsyncClient, publish: Publish
+) -> None:
+    """The client has discarded its data, and its former server would answer that it has it all."""
+    other, replaced = new_id(), new_id()
+    for job_id in (other, replaced):
+        publish(started(job_id), complete(job_id))
+    path = f"/events?job={other}&job={replaced}"
+    known, _ = (await read_stream(client, path)).last_id.split(",")
+    resumed = await read_stream(client, path, **{"Last-Event-ID": f"{known},gone:7"})
+    [joined] = [
+        event for event in resumed.events
+        if (event.name, event.data["job_id"]) == ("joined", replaced)
+    ]  # fmt: skip
+    assert joined.id == f"{known},{joined.data['epoch']}:0"
+    again = await read_stream(client, path, **{"Last-Event-ID": joined.id})
+    assert [event.name for event in again.events if event.data["job_id"] == replaced] == [
+        "joined", "job_status", "job_complete",
+    ]  # fmt: skip
+
+
 async def test_one_stream_follows_several_jobs_and_resumes_all_of_them(
     client: httpx.AsyncClient, publish: Publish
 ) -> None:

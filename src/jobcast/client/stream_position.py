@@ -73,6 +73,8 @@ class StreamPosition:
 
     def _begin(self, joined: Joined) -> None:
         if joined.epoch != self._epoch:
+            # The next stream would otherwise resume after events of the former record.
+            self.cursor = f"{joined.epoch}:0" if joined.epoch else None
             self._epoch, self._seq = joined.epoch, 0
             self._skipped_to = 0
         self._skipped_to = max(self._skipped_to, self._seq)

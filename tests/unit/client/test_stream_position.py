@@ -47,6 +47,15 @@ def test_new_record_begins_at_its_first_event() -> None:
     assert log(position, 1, "a0").seq == 1
 
 
+@pytest.mark.parametrize(("epoch", "cursor"), [("a0", "a0:0"), ("", None)])
+def test_next_stream_resumes_at_the_start_of_a_new_record(epoch: str, cursor: str | None) -> None:
+    position = StreamPosition("42", "9f:7")
+    joined(position)
+    assert position.cursor == "9f:7"
+    joined(position, epoch)
+    assert position.cursor == cursor
+
+
 def test_gap_is_reported_once() -> None:
     position = StreamPosition("42", None)
     joined(position)

@@ -18,7 +18,9 @@ class JobStream(EventStream):
     """A stream of the events of jobs, which ends when all of the jobs have ended.
 
     The id of an event has the position of each job after this event, so that a client can resume
-    all of them. It is computed when the event is written: it never passes an event that waits.
+    all of them. It is computed when the event is written: it never passes an event that waits. A
+    ``joined`` by which a client discards its data about a job has an id, too. Without it, a client
+    that is cut off then would resume after events that it no longer has.
 
     Args:
         cursors: the jobs, in the order of the URL, each with the client's position.
@@ -47,17 +49,29 @@ class JobStream(EventStream):
         The id comes last: a client that is cut off within an event does not have its id.
         """
         message = event.message
-        if event.job_id is None or not message.seq:
+        if event.job_id is None:
             return b"\n"
-        self._cursors[event.job_id] = Cursor(epoch=message.epoch, seq=message.seq)
+        if message.seq:
+            self._cursors[event.job_id] = Cursor(epoch=message.epoch, seq=message.seq)
+        elif not self._is_reset(event.job_id, message):
+            return b"\n"
         return f"id: {','.join(map(format_cursor, self._cursors.values()))}\n\n".encode()
+
+    def _is_reset(self, job_id: str, message: Message) -> bool:
+        """Return whether a message starts another record of a job, and if so, move to its start."""
+        known, joined = self._cursors[job_id], _joined(message)
+        if known is None or joined is None or joined["epoch"] == known.epoch:
+            return False
+        epoch = joined["epoch"]  # empty if the store has no record
+        self._cursors[job_id] = Cursor(epoch=epoch, seq=0) if epoch else None
+        return True
 
     def _follow(self, job_id: str | None, message: Message) -> None:
         self.has_events = self.has_events or message.seq > 0
         if job_id is None:
             return
-        if message.packet.startswith(JOINED):
-            _, joined = msgspec.json.decode(message.packet[2:], type=tuple[str, dict[str, Any]])
+        joined = _joined(message)
+        if joined is not None:
             self._set_ended(job_id, ended=joined["status"] in TERMINAL_STATES)
         elif message.seq and message.kind in (STATUS, TERMINAL):
             self._set_ended(job_id, ended=message.kind == TERMINAL)
@@ -67,3 +81,11 @@ class JobStream(EventStream):
             self._open_jobs.discard(job_id)
         else:
             self._open_jobs.add(job_id)
+
+
+def _joined(message: Message) -> dict[str, Any] | None:
+    """Return the payload of a ``joined``; None for another message."""
+    if not message.packet.startswith(JOINED):
+        return None
+    _, joined = msgspec.json.decode(message.packet[2:], type=tuple[str, dict[str, Any]])
+    return joined

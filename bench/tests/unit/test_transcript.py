@@ -198,6 +198,11 @@ def test_client_may_miss_late_lines_after_the_end(script: Script, events: list[E
     assert kinds(examine([connection(late_after_end[:-2])], script)) == ["lost"] * 3
 
 
+def test_late_lines_of_another_record_may_be_on_time(script: Script, events: list[Event]) -> None:
+    late = late_lines_after_end([connection(after_the_end(script, events))])
+    assert examine([connection(events)], script, late).findings == []
+
+
 def test_line_of_the_last_attempt_after_the_end_is_found(
     script: Script, events: list[Event]
 ) -> None:

@@ -92,8 +92,12 @@ class Reader:
             working.expect(lambda: " ready." in working.log, "ready worker")
             serving.expect(lambda: answers(f"{self.server_url}/readyz"), "ready server")
             site_process.expect(lambda: answers(f"{self.url}{path}"), "ready site")
-            assert "Uvicorn running on" in serving.log
-            assert "unning on" in site_process.log or "development server at" in site_process.log
+            # A server may answer a request before it logs its address.
+            serving.expect(lambda: "Uvicorn running on" in serving.log, "address of the server")
+            site_process.expect(
+                lambda: any(text in site_process.log for text in ("unning on", "server at")),
+                "address of the site",
+            )
             yield serving
 
     def _with_ports(self, text: str) -> str:

@@ -243,10 +243,10 @@ class RevokedMarks:
         A job that always fails delays the others, but they come before it in some order.
         """
         try:
-            with _guard:
+            with _guard.operation():
                 stored = _read_states(batch)
             for mark in batch:
-                with _guard:
+                with _guard.operation():
                     backend = mark.backend
                     if can_access_results(backend):
                         mark.store(backend, stored.get(mark.job_id))
@@ -281,7 +281,7 @@ revoked_marks = RevokedMarks()
 
 
 def _reset_after_fork() -> None:
-    _guard.reset()
+    _guard.after_fork_in_child()
     revoked_marks.reset_after_fork()
 
 

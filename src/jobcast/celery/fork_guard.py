@@ -11,7 +11,10 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
+
+from celery.backends.base import Backend
 
 FORK_TIMEOUT: Final = 1.0  # seconds that forks may wait for one operation
 
@@ -26,7 +29,7 @@ class ForkGuard:
     """A guard of operations on result backends that a fork should not interrupt.
 
     A fork waits for them, once and for a short time: an operation that takes longer waits for the
-    network.
+    network. A child that is forked nevertheless replaces the locks that the operation may hold.
 
     >>> os.register_at_fork(
     ...     before=guard.before_fork,
@@ -80,11 +83,31 @@ class ForkGuard:
             self._changed.notify_all()
 
     def after_fork_in_child(self) -> None:
-        """Forget the threads of the parent process."""
+        """Forget the threads of the parent process, and replace the locks that they may hold."""
+        thread = threading.get_ident()
+        was_interrupted = any(operation.thread != thread for operation in self._operations)
         self._reset()
+        if was_interrupted:
+            replace_property_locks()
 
     def _may_fork(self) -> bool:
         thread = threading.get_ident()
         return not any(
             operation.is_awaited and operation.thread != thread for operation in self._operations
         )
+
+
+def replace_property_locks() -> None:
+    """Replace the locks of the cached properties of all result backends.
+
+    kombu's ``cached_property`` holds its lock while it computes the value. That may need the
+    network: a property of Celery's MongoDB backend creates an index. Properties without the
+    undocumented attribute ``lock`` are left as they are.
+    """
+    backends: list[type] = [Backend]
+    for backend in backends:  # the list grows
+        backends.extend(backend.__subclasses__())
+    for base in {base for backend in backends for base in backend.__mro__}:
+        for value in vars(base).values():
+            if isinstance(value, cached_property) and hasattr(value, "lock"):
+                value.lock = threading.RLock()

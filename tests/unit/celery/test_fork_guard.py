@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
+from celery.backends.base import Backend as CeleryBackend
 from kombu.utils.objects import cached_property
 
 from jobcast.celery import fork_guard as module
@@ -17,7 +18,7 @@ from jobcast.celery.fork_guard import ForkGuard
 from tests.support import TIMEOUT, wait_for
 
 
-class Backend:
+class Backend(CeleryBackend):  # type: ignore[misc, unused-ignore]
     """A backend with a client, which its instances create under one lock, as those of Celery do."""
 
     def __init__(self, create: Callable[[], object]) -> None:
@@ -180,6 +181,22 @@ def test_a_fork_waits_for_the_operation_after_a_long_one(
             guard.before_fork()
             assert operations.may_end.is_set()
             guard.after_fork()
+
+
+def test_a_fork_that_interrupts_an_operation_frees_the_shared_locks_in_its_child(
+    guard: ForkGuard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def create() -> bool:
+        guard.after_fork_in_child()
+        return can_create()
+
+    monkeypatch.setattr(module, "FORK_TIMEOUT", 0.01)
+    with Operations(guard) as operations:
+        guard.before_fork()
+        assert fork(create)
+        assert not fork(can_create)
+        assert not operations.may_end.is_set()
+        guard.after_fork()
 
 
 def test_an_operation_may_fork_and_end_in_both_processes(guard: ForkGuard) -> None:

@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from celery import states
@@ -32,8 +32,8 @@ from jobcast.transports.cancellation import Cancellation
 NOT_RUNNING: Final = frozenset(
     {states.PENDING, states.RECEIVED, states.RETRY, states.REJECTED}
 )  # as in Celery's ``revoke``
-#: Jobs that one call reads. The state of the last one is that much older when it is replaced.
-BATCH: Final = 25
+BATCH: Final = 25  # jobs that one call reads
+MAX_STATE_AGE: Final = 0.5  # seconds after which a state is read again before it is replaced
 SPREAD: Final = 0.5  # seconds before the first batch, at most
 MAX_BYTES: Final = 32 * 1024**2  # of the jobs that wait
 MARK_BYTES: Final = 1024  # of a job without its message, roughly
@@ -73,22 +73,47 @@ class Mark(Struct, frozen=True, eq=False):
         request = latest_request(self.job_id)
         return request is not None and not request.is_covered_by(self.cancellation)
 
-    def store(self, backend: Any, state: str | None) -> None:
+    def store(self, backend: Any, found: FoundStates) -> None:
         """Store that the job is revoked, unless a worker runs it or has run it.
 
         Args:
             backend: the result backend of the job's task.
-            state: the state in the backend; None if it is to be read.
+            found: states in the backend. That of this job is read if it is missing or too old.
 
         The options of the task apply, but those of its message, such as ``ignore_result``, are not
         known. Its chord and its errbacks follow when a worker receives the message.
         """
-        if state is None:
+        state = found.by_job.get(self.job_id)
+        # Another worker may have begun the job, if it was sent again.
+        if state is None or (state in NOT_RUNNING and found.is_old):
             state = read_meta(backend, self.job_id)["status"]
-        # If the job is sent again and runs between the two calls, the backends for key-value stores
-        # do not replace its success.
+        # If the job runs between the two calls, backends for key-value stores keep its success.
         if state in NOT_RUNNING and not self.is_superseded():
             backend.mark_as_revoked(self.job_id, self.cancellation.message or "cancelled")
+
+
+class FoundStates(Struct, frozen=True):
+    """States of jobs in a result backend, at one time."""
+
+    by_job: Mapping[str, str]
+    read_at: float  # of the monotonic clock
+
+    @classmethod
+    def read(cls, marks: Sequence[Mark]) -> FoundStates:
+        """Read the states of jobs whose backends read many at once."""
+        read_at = time.monotonic()
+        ids: dict[int, tuple[Any, list[str]]] = {}
+        for mark in marks:
+            backend = mark.backend
+            ids.setdefault(id(backend), (backend, []))[1].append(mark.job_id)
+        found: dict[str, str] = {}
+        for backend, job_ids in ids.values():
+            found.update(read_states(backend, job_ids))
+        return cls(found, read_at)
+
+    @property
+    def is_old(self) -> bool:
+        return time.monotonic() - self.read_at > MAX_STATE_AGE
 
 
 class WaitingMarks:
@@ -244,28 +269,16 @@ class RevokedMarks:
         """
         try:
             with _guard.operation():
-                stored = _read_states(batch)
+                found = FoundStates.read(batch)
             for mark in batch:
                 with _guard.operation():
                     backend = mark.backend
                     if can_access_results(backend):
-                        mark.store(backend, stored.get(mark.job_id))
+                        mark.store(backend, found)
                 waiting.done(mark)
         finally:
             # The backend may be a table of Django, and this thread has its own connection.
             close_old_connections()
-
-
-def _read_states(batch: Sequence[Mark]) -> dict[str, str]:
-    """Return the states of jobs whose backends read many at once."""
-    ids: dict[int, tuple[Any, list[str]]] = {}
-    for mark in batch:
-        backend = mark.backend
-        ids.setdefault(id(backend), (backend, []))[1].append(mark.job_id)
-    found: dict[str, str] = {}
-    for backend, job_ids in ids.values():
-        found.update(read_states(backend, job_ids))
-    return found
 
 
 def _warn_of(dropped: int, reason: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import multiprocessing
 import threading
@@ -200,6 +201,63 @@ def test_a_job_that_this_worker_has_received_again_is_not_marked(
     gate.is_open.set()
     marks.close(TIMEOUT)
     assert states_of(app, [held.id]) == {"PENDING"}
+
+
+def count_reads(app: Celery, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the jobs whose states are read one by one, from now on."""
+    reads: list[str] = []
+    read = app.backend._get_task_meta_for
+
+    def read_meta(task_id: str) -> Any:
+        if inspect.stack()[1].function == "read_meta":  # Celery reads a state before it stores one
+            reads.append(task_id)
+        return read(task_id)
+
+    monkeypatch.setattr(app.backend, "_get_task_meta_for", read_meta)
+    return reads
+
+
+@pytest.mark.parametrize("state", ["STARTED", "FAILURE"])
+def test_a_job_that_another_worker_begins_while_others_are_marked_keeps_its_state(
+    app: Celery, marks: RevokedMarks, gate: Gate, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """One call reads the states of all of them, and each mark takes long."""
+    first, *others = job_ids = [new_id() for _ in range(10)]
+    marked: list[str] = []
+    store = app.backend.mark_as_revoked
+
+    def mark(task_id: str, *args: Any) -> None:
+        store(task_id, *args)
+        marked.append(task_id)
+        if len(marked) == 2:
+            monkeypatch.setattr(module, "MAX_STATE_AGE", 0.0)
+            for job_id in {*others} - {task_id}:
+                app.backend.store_result(job_id, None, state)
+
+    monkeypatch.setattr(app.backend, "mark_as_revoked", mark)
+    monkeypatch.setattr(module, "MAX_STATE_AGE", TIMEOUT)
+    marks.add(app, cancelled(first))
+    assert gate.asked.wait(TIMEOUT)
+    for job_id in others:
+        marks.add(app, cancelled(job_id))
+    gate.is_open.set()
+    marks.close(TIMEOUT)
+    assert states_of(app, marked) == {"REVOKED"}
+    assert len(marked) == 2
+    assert states_of(app, [*{*job_ids} - {*marked}]) == {state}
+
+
+def test_the_states_of_a_fast_batch_are_read_once(
+    app: Celery, marks: RevokedMarks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_STATE_AGE", TIMEOUT)
+    reads = count_reads(app, monkeypatch)
+    job_ids = [new_id() for _ in range(60)]
+    for job_id in job_ids:
+        marks.add(app, cancelled(job_id))
+    marks.close(TIMEOUT)
+    assert states_of(app, job_ids) == {"REVOKED"}
+    assert reads == []
 
 
 def test_a_fork_marks_jobs_in_a_thread_of_its_own(

@@ -42,6 +42,8 @@ RETRY_DELAY: Final = 0.25  # seconds before the first retry, at most
 MAX_RETRY_DELAY: Final = 5.0  # seconds
 CLOSE_TIMEOUT: Final = 3.0  # seconds that the end of the worker may wait
 
+TOO_MANY: Final = "too many jobs are cancelled at once"
+
 logger = logging.getLogger(__name__)
 
 _guard = ForkGuard()  # of the children that the pool forks
@@ -123,23 +125,31 @@ class WaitingMarks:
         self._changed = threading.Condition()
         self._marks: dict[str, Mark] = {}
         self._size = 0
+        self._pushed_out = 0
         self._is_closing = False
 
     def __len__(self) -> int:
         return len(self._marks)
 
-    def add(self, mark: Mark) -> int:
-        """Add a job. Return how many of the oldest ones it has pushed out."""
+    def __contains__(self, mark: Mark) -> bool:
+        return self._marks.get(mark.job_id) is mark
+
+    def add(self, mark: Mark) -> None:
+        """Add a job. It may push out the oldest ones."""
         with self._changed:
             self._remove(mark.job_id)
             self._marks[mark.job_id] = mark
             self._size += mark.size
-            dropped = 0
             while self._size > MAX_BYTES and len(self._marks) > 1:
                 self._remove(next(iter(self._marks)))
-                dropped += 1
+                self._pushed_out += 1
             self._changed.notify_all()
-        return dropped
+
+    def take_pushed_out(self) -> int:
+        """Return how many jobs others have pushed out since the last call."""
+        with self._changed:
+            count, self._pushed_out = self._pushed_out, 0
+        return count
 
     def sample(self) -> Sequence[Mark]:
         """Return some of the jobs, in a random order.
@@ -154,7 +164,7 @@ class WaitingMarks:
     def done(self, mark: Mark) -> None:
         """Remove a job, unless it has been added again meanwhile."""
         with self._changed:
-            if self._marks.get(mark.job_id) is mark:
+            if mark in self:
                 self._remove(mark.job_id)
 
     def drop_before(self, added_at: float) -> int:
@@ -223,10 +233,7 @@ class RevokedMarks:
                 target=self._run, args=(self._waiting,), name="jobcast-revoked-marks", daemon=True
             )
             self._thread.start()
-        _warn_of(
-            self._waiting.add(Mark(app, cancellation, time.monotonic())),
-            "too many jobs are cancelled at once",
-        )
+        self._waiting.add(Mark(app, cancellation, time.monotonic()))
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Wait until all jobs are marked, for at most ``timeout`` seconds, and drop the others."""
@@ -235,7 +242,8 @@ class RevokedMarks:
         if waiting is not None and thread is not None:
             waiting.close()
             thread.join(timeout)
-            _warn_of(waiting.clear(), "the worker ends, and its result backend does not answer")
+            _warn_of(waiting.take_pushed_out(), TOO_MANY)
+            _warn_of(waiting.clear(), "the worker ends")
 
     def _run(self, waiting: WaitingMarks) -> None:
         backoff = Backoff(RETRY_DELAY, MAX_RETRY_DELAY)
@@ -248,6 +256,8 @@ class RevokedMarks:
                     backoff.reset()
                 except Exception:
                     # A backend may raise any exception. Celery's own attempts may have taken long.
+                    if not waiting:
+                        break  # the worker ends
                     level = logging.DEBUG if backoff.failures else logging.WARNING
                     logger.log(
                         level,
@@ -261,6 +271,7 @@ class RevokedMarks:
                         "its result backend does not answer",
                     )
                     waiting.pause(backoff.delay())
+            _warn_of(waiting.take_pushed_out(), TOO_MANY)
 
     def _mark(self, waiting: WaitingMarks, batch: Sequence[Mark]) -> None:
         """Mark jobs. The first error ends it, so that it waits once for a backend that is away.
@@ -271,6 +282,8 @@ class RevokedMarks:
             with _guard.operation():
                 found = FoundStates.read(batch)
             for mark in batch:
+                if mark not in waiting:  # it was added again, pushed out, or dropped by the end
+                    continue
                 with _guard.operation():
                     backend = mark.backend
                     if can_access_results(backend):

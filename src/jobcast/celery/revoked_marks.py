@@ -6,6 +6,7 @@ pool, the heartbeats and the timers: thousands of waiting jobs may be cancelled 
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
@@ -304,6 +305,8 @@ def _warn_of(dropped: int, reason: str) -> None:
 
 
 revoked_marks = RevokedMarks()
+# Celery announces no end of a worker in a cold shutdown, which does not wait either.
+atexit.register(revoked_marks.close, 0)
 
 
 def _reset_after_fork() -> None:

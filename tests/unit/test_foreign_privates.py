@@ -17,6 +17,7 @@ import pytest
 import socketio
 from celery import Celery, Task, _state
 from celery.app.task import Context
+from celery.backends.mongodb import MongoBackend
 from celery.canvas import _chain, _chord, chain, chord
 from celery.concurrency.asynpool import SCHED_STRATEGIES, SCHED_STRATEGY_FAIR, AsynPool
 from celery.concurrency.base import BasePool
@@ -26,9 +27,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from engineio.async_socket import AsyncSocket
 from jwt.algorithms import HMACAlgorithm
+from kombu.utils.objects import cached_property as kombu_cached_property
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from jobcast.celery.apps import active_apps, defines_task, enter_call, is_inside_call
+from jobcast.celery.fork_guard import replace_property_locks
 from jobcast.celery.pools import can_terminate
 from jobcast.celery.termination import replace_child
 from jobcast.realtime.connection.engineio import _awaits_attachments, _replace_async
@@ -246,3 +249,28 @@ def test_the_prefork_pool_has_the_strategy_by_which_a_child_can_be_replaced() ->
 def test_only_pools_that_terminate_runs_override_the_method_of_their_base() -> None:
     assert not can_terminate(BasePool())
     assert can_terminate(SimpleNamespace(terminate_job=print))
+
+
+def test_kombu_computes_cached_properties_under_a_lock_that_can_be_replaced() -> None:
+    class Backend(MongoBackend):  # type: ignore[misc, unused-ignore]
+        def __init__(self) -> None: ...
+
+        @kombu_cached_property  # type: ignore[untyped-decorator, unused-ignore]
+        def client(self) -> object:
+            used.append(properties["client"].lock)
+            assert used[-1]._is_owned()
+            return object()
+
+        @kombu_cached_property  # type: ignore[untyped-decorator, unused-ignore]
+        def lockless(self) -> object: ...
+
+    used: list[Any] = []
+    properties: Any = vars(Backend)
+    del properties["lockless"].lock
+    former = vars(MongoBackend)["collection"].lock
+    for _ in range(2):
+        assert Backend().client
+        replace_property_locks()
+    assert len({*used}) == 2
+    assert vars(MongoBackend)["collection"].lock is not former
+    assert not hasattr(properties["lockless"], "lock")

@@ -8,55 +8,106 @@ property of a class, whatever the instance.
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Final
 
-FORK_TIMEOUT: Final = 1.0  # seconds that a fork may wait
+from celery.backends.base import Backend
+
+FORK_TIMEOUT: Final = 1.0  # seconds that forks may wait for one operation
+
+
+@dataclass(eq=False)
+class _Operation:
+    thread: int = field(default_factory=threading.get_ident)
+    is_awaited: bool = True  # until a fork has given up on it
 
 
 class ForkGuard:
-    """A context manager for operations that a fork should not interrupt.
+    """A guard of operations on result backends that a fork should not interrupt.
 
-    The fork waits for a short time only: an operation that takes longer waits for the network, and
-    holds none of the shared locks.
+    A fork waits for them, once and for a short time: an operation that takes longer waits for the
+    network. A child that is forked nevertheless replaces the locks that the operation may hold.
 
     >>> os.register_at_fork(
-    ...     before=guard.before_fork, after_in_parent=guard.after_fork, after_in_child=guard.reset
+    ...     before=guard.before_fork,
+    ...     after_in_parent=guard.after_fork,
+    ...     after_in_child=guard.after_fork_in_child,
     ... )
-    >>> with guard:
+    >>> with guard.operation():
     ...     app.backend.get_state("42")
     """
 
     def __init__(self) -> None:
-        self.reset()
+        self._reset()
 
-    def reset(self) -> None:
-        """Replace the locks in a forked process, in which their owner may not exist."""
-        # Reentrant, because an operation may fork.
-        self._operation = threading.RLock()
-        # Without it, the next operation would begin before the fork gets the first lock.
-        self._gate = threading.RLock()
+    def _reset(self) -> None:
+        self._changed = threading.Condition()
+        self._operations: set[_Operation] = set()
+        self._forking: set[int] = set()  # threads
 
-    def __enter__(self) -> None:
-        with self._gate:
-            self._operation.acquire()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._operation.release()
+    @contextmanager
+    def operation(self) -> Iterator[None]:
+        """Begin an operation when no fork is under way. The operation may fork, too."""
+        operation = _Operation()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._forking)
+            self._operations.add(operation)
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._operations.discard(operation)  # a child does not have it
+                self._changed.notify_all()
 
     def before_fork(self) -> None:
-        """Wait for the operation of another thread, and keep the next one from beginning."""
-        self._gate.acquire(timeout=FORK_TIMEOUT)
-        self._operation.acquire(timeout=FORK_TIMEOUT)
+        """Wait for the operations of other threads, and keep the next ones from beginning.
+
+        Python drops exceptions of this call, including those that Celery's handler of a third
+        Ctrl-C raises in it.
+        """
+        with self._changed:
+            self._forking.add(threading.get_ident())
+            if not self._changed.wait_for(self._may_fork, FORK_TIMEOUT):
+                # One such operation may outlast the replacement of all children of a pool.
+                for operation in self._operations:
+                    operation.is_awaited = False
+                self._changed.notify_all()
 
     def after_fork(self) -> None:
         """Let the operations continue, in the process that has forked."""
-        for lock in (self._operation, self._gate):
-            with suppress(RuntimeError):  # another thread has kept it
-                lock.release()
+        with self._changed:
+            self._forking.discard(threading.get_ident())
+            self._changed.notify_all()
+
+    def after_fork_in_child(self) -> None:
+        """Forget the threads of the parent process, and replace the locks that they may hold."""
+        thread = threading.get_ident()
+        was_interrupted = any(operation.thread != thread for operation in self._operations)
+        self._reset()
+        if was_interrupted:
+            replace_property_locks()
+
+    def _may_fork(self) -> bool:
+        thread = threading.get_ident()
+        return not any(
+            operation.is_awaited and operation.thread != thread for operation in self._operations
+        )
+
+
+def replace_property_locks() -> None:
+    """Replace the locks of the cached properties of all result backends.
+
+    kombu's ``cached_property`` holds its lock while it computes the value. That may need the
+    network: a property of Celery's MongoDB backend creates an index. Properties without the
+    undocumented attribute ``lock`` are left as they are.
+    """
+    backends: list[type] = [Backend]
+    for backend in backends:  # the list grows
+        backends.extend(backend.__subclasses__())
+    for base in {base for backend in backends for base in backend.__mro__}:
+        for value in vars(base).values():
+            if isinstance(value, cached_property) and hasattr(value, "lock"):
+                value.lock = threading.RLock()

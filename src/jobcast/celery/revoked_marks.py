@@ -6,11 +6,12 @@ pool, the heartbeats and the timers: thousands of waiting jobs may be cancelled 
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from celery import states
@@ -32,8 +33,8 @@ from jobcast.transports.cancellation import Cancellation
 NOT_RUNNING: Final = frozenset(
     {states.PENDING, states.RECEIVED, states.RETRY, states.REJECTED}
 )  # as in Celery's ``revoke``
-#: Jobs that one call reads. The state of the last one is that much older when it is replaced.
-BATCH: Final = 25
+BATCH: Final = 25  # jobs that one call reads
+MAX_STATE_AGE: Final = 0.5  # seconds after which a state is read again before it is replaced
 SPREAD: Final = 0.5  # seconds before the first batch, at most
 MAX_BYTES: Final = 32 * 1024**2  # of the jobs that wait
 MARK_BYTES: Final = 1024  # of a job without its message, roughly
@@ -41,6 +42,8 @@ MAX_AGE: Final = 300.0  # seconds for which the mark of a job is retried
 RETRY_DELAY: Final = 0.25  # seconds before the first retry, at most
 MAX_RETRY_DELAY: Final = 5.0  # seconds
 CLOSE_TIMEOUT: Final = 3.0  # seconds that the end of the worker may wait
+
+TOO_MANY: Final = "too many jobs are cancelled at once"
 
 logger = logging.getLogger(__name__)
 
@@ -73,22 +76,47 @@ class Mark(Struct, frozen=True, eq=False):
         request = latest_request(self.job_id)
         return request is not None and not request.is_covered_by(self.cancellation)
 
-    def store(self, backend: Any, state: str | None) -> None:
+    def store(self, backend: Any, found: FoundStates) -> None:
         """Store that the job is revoked, unless a worker runs it or has run it.
 
         Args:
             backend: the result backend of the job's task.
-            state: the state in the backend; None if it is to be read.
+            found: states in the backend. That of this job is read if it is missing or too old.
 
         The options of the task apply, but those of its message, such as ``ignore_result``, are not
         known. Its chord and its errbacks follow when a worker receives the message.
         """
-        if state is None:
+        state = found.by_job.get(self.job_id)
+        # Another worker may have begun the job, if it was sent again.
+        if state is None or (state in NOT_RUNNING and found.is_old):
             state = read_meta(backend, self.job_id)["status"]
-        # If the job is sent again and runs between the two calls, the backends for key-value stores
-        # do not replace its success.
+        # If the job runs between the two calls, backends for key-value stores keep its success.
         if state in NOT_RUNNING and not self.is_superseded():
             backend.mark_as_revoked(self.job_id, self.cancellation.message or "cancelled")
+
+
+class FoundStates(Struct, frozen=True):
+    """States of jobs in a result backend, at one time."""
+
+    by_job: Mapping[str, str]
+    read_at: float  # of the monotonic clock
+
+    @classmethod
+    def read(cls, marks: Sequence[Mark]) -> FoundStates:
+        """Read the states of jobs whose backends read many at once."""
+        read_at = time.monotonic()
+        ids: dict[int, tuple[Any, list[str]]] = {}
+        for mark in marks:
+            backend = mark.backend
+            ids.setdefault(id(backend), (backend, []))[1].append(mark.job_id)
+        found: dict[str, str] = {}
+        for backend, job_ids in ids.values():
+            found.update(read_states(backend, job_ids))
+        return cls(found, read_at)
+
+    @property
+    def is_old(self) -> bool:
+        return time.monotonic() - self.read_at > MAX_STATE_AGE
 
 
 class WaitingMarks:
@@ -98,23 +126,31 @@ class WaitingMarks:
         self._changed = threading.Condition()
         self._marks: dict[str, Mark] = {}
         self._size = 0
+        self._pushed_out = 0
         self._is_closing = False
 
     def __len__(self) -> int:
         return len(self._marks)
 
-    def add(self, mark: Mark) -> int:
-        """Add a job. Return how many of the oldest ones it has pushed out."""
+    def __contains__(self, mark: Mark) -> bool:
+        return self._marks.get(mark.job_id) is mark
+
+    def add(self, mark: Mark) -> None:
+        """Add a job. It may push out the oldest ones."""
         with self._changed:
             self._remove(mark.job_id)
             self._marks[mark.job_id] = mark
             self._size += mark.size
-            dropped = 0
             while self._size > MAX_BYTES and len(self._marks) > 1:
                 self._remove(next(iter(self._marks)))
-                dropped += 1
+                self._pushed_out += 1
             self._changed.notify_all()
-        return dropped
+
+    def take_pushed_out(self) -> int:
+        """Return how many jobs others have pushed out since the last call."""
+        with self._changed:
+            count, self._pushed_out = self._pushed_out, 0
+        return count
 
     def sample(self) -> Sequence[Mark]:
         """Return some of the jobs, in a random order.
@@ -129,7 +165,7 @@ class WaitingMarks:
     def done(self, mark: Mark) -> None:
         """Remove a job, unless it has been added again meanwhile."""
         with self._changed:
-            if self._marks.get(mark.job_id) is mark:
+            if mark in self:
                 self._remove(mark.job_id)
 
     def drop_before(self, added_at: float) -> int:
@@ -198,10 +234,7 @@ class RevokedMarks:
                 target=self._run, args=(self._waiting,), name="jobcast-revoked-marks", daemon=True
             )
             self._thread.start()
-        _warn_of(
-            self._waiting.add(Mark(app, cancellation, time.monotonic())),
-            "too many jobs are cancelled at once",
-        )
+        self._waiting.add(Mark(app, cancellation, time.monotonic()))
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Wait until all jobs are marked, for at most ``timeout`` seconds, and drop the others."""
@@ -210,7 +243,8 @@ class RevokedMarks:
         if waiting is not None and thread is not None:
             waiting.close()
             thread.join(timeout)
-            _warn_of(waiting.clear(), "the worker ends, and its result backend does not answer")
+            _warn_of(waiting.take_pushed_out(), TOO_MANY)
+            _warn_of(waiting.clear(), "the worker ends")
 
     def _run(self, waiting: WaitingMarks) -> None:
         backoff = Backoff(RETRY_DELAY, MAX_RETRY_DELAY)
@@ -223,6 +257,8 @@ class RevokedMarks:
                     backoff.reset()
                 except Exception:
                     # A backend may raise any exception. Celery's own attempts may have taken long.
+                    if not waiting:
+                        break  # the worker ends
                     level = logging.DEBUG if backoff.failures else logging.WARNING
                     logger.log(
                         level,
@@ -236,6 +272,7 @@ class RevokedMarks:
                         "its result backend does not answer",
                     )
                     waiting.pause(backoff.delay())
+            _warn_of(waiting.take_pushed_out(), TOO_MANY)
 
     def _mark(self, waiting: WaitingMarks, batch: Sequence[Mark]) -> None:
         """Mark jobs. The first error ends it, so that it waits once for a backend that is away.
@@ -243,29 +280,19 @@ class RevokedMarks:
         A job that always fails delays the others, but they come before it in some order.
         """
         try:
-            with _guard:
-                stored = _read_states(batch)
+            with _guard.operation():
+                found = FoundStates.read(batch)
             for mark in batch:
-                with _guard:
+                if mark not in waiting:  # it was added again, pushed out, or dropped by the end
+                    continue
+                with _guard.operation():
                     backend = mark.backend
                     if can_access_results(backend):
-                        mark.store(backend, stored.get(mark.job_id))
+                        mark.store(backend, found)
                 waiting.done(mark)
         finally:
             # The backend may be a table of Django, and this thread has its own connection.
             close_old_connections()
-
-
-def _read_states(batch: Sequence[Mark]) -> dict[str, str]:
-    """Return the states of jobs whose backends read many at once."""
-    ids: dict[int, tuple[Any, list[str]]] = {}
-    for mark in batch:
-        backend = mark.backend
-        ids.setdefault(id(backend), (backend, []))[1].append(mark.job_id)
-    found: dict[str, str] = {}
-    for backend, job_ids in ids.values():
-        found.update(read_states(backend, job_ids))
-    return found
 
 
 def _warn_of(dropped: int, reason: str) -> None:
@@ -278,10 +305,12 @@ def _warn_of(dropped: int, reason: str) -> None:
 
 
 revoked_marks = RevokedMarks()
+# Celery announces no end of a worker in a cold shutdown, which does not wait either.
+atexit.register(revoked_marks.close, 0)
 
 
 def _reset_after_fork() -> None:
-    _guard.reset()
+    _guard.after_fork_in_child()
     revoked_marks.reset_after_fork()
 
 

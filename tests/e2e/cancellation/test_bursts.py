@@ -172,12 +172,15 @@ async def test_an_outage_of_the_result_backend_loses_no_mark_and_is_logged_once(
     assert len(FAILED.findall(here.worker.log)) == 1
 
 
-async def end_while_away(here: Harness, job_ids: list[str], backend: Valkey) -> None:
+async def end_while_away(
+    here: Harness, job_ids: list[str], backend: Valkey, how: signal.Signals = signal.SIGTERM
+) -> None:
     """Stop a worker that cannot mark jobs. It ends with one warning."""
     with silent(backend):
         await cancel_while_away(here, job_ids)
-        here.worker.popen.terminate()
-        assert await here.worker.wait_exit() == 0
+        here.worker.popen.send_signal(how)
+        code = await here.worker.wait_exit()
+    assert code == 0 or how == signal.SIGQUIT
     [dropped] = DROPPED.findall(here.worker.log)
     assert int(dropped) > 0
 
@@ -187,6 +190,13 @@ async def test_a_worker_ends_without_its_result_backend(
     waiting: tuple[Harness, list[str]], backend: Valkey
 ) -> None:
     await end_while_away(*waiting, backend)
+
+
+@pytest.mark.parametrize("waiting", ["prefork", "gevent"], indirect=True)
+async def test_a_cold_shutdown_warns_of_the_marks_that_it_drops(
+    waiting: tuple[Harness, list[str]], backend: Valkey
+) -> None:
+    await end_while_away(*waiting, backend, signal.SIGQUIT)
 
 
 @pytest.mark.parametrize("waiting", ["prefork"], indirect=True)

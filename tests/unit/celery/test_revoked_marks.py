@@ -137,7 +137,45 @@ def test_the_end_does_not_wait_for_a_backend_that_does_not_answer(
     assert gate.asked.wait(TIMEOUT)
     marks.close(0.01)
     [line] = [record.getMessage() for record in caplog.records]
-    assert "that 30 cancelled jobs are revoked, because the worker ends" in line
+    assert "that 30 cancelled jobs are revoked, because the worker ends;" in line
+
+
+def test_a_job_that_the_end_has_dropped_is_not_marked_later(
+    app: Celery, marks: RevokedMarks, gate: Gate
+) -> None:
+    job_ids = [new_id() for _ in range(30)]
+    marks.add(app, cancelled(job_ids[0]))
+    thread = marks._thread
+    assert thread is not None
+    assert gate.asked.wait(TIMEOUT)
+    for job_id in job_ids[1:]:
+        marks.add(app, cancelled(job_id))
+    marks.close(0.01)
+    gate.is_open.set()
+    thread.join(TIMEOUT)
+    assert not thread.is_alive()
+    assert states_of(app, job_ids) == {"PENDING"}
+
+
+@pytest.mark.parametrize("ends", [False, True], ids=["after a burst", "at the end"])
+def test_one_warning_sums_up_the_jobs_that_too_many_others_have_pushed_out(
+    app: Celery, marks: RevokedMarks, gate: Gate, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture, ends: bool,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(module, "MAX_BYTES", 10 * module.MARK_BYTES)
+    for _ in range(100):
+        marks.add(app, cancelled(new_id()))
+    assert gate.asked.wait(TIMEOUT)
+    assert caplog.records == []
+    if ends:
+        marks.close(0.01)
+    else:
+        gate.is_open.set()
+        wait_for(lambda: caplog.records, "a warning")
+        marks.close(TIMEOUT)
+    first, *others = [record.getMessage() for record in caplog.records]
+    assert "that 90 cancelled jobs are revoked, because too many jobs" in first
+    assert ["because the worker ends" in line for line in others] == [True] * ends
 
 
 @pytest.mark.parametrize("failures", [1, 40])
@@ -202,6 +240,55 @@ def test_a_job_that_this_worker_has_received_again_is_not_marked(
     assert states_of(app, [held.id]) == {"PENDING"}
 
 
+@pytest.mark.parametrize("state", ["STARTED", "FAILURE"])
+def test_a_job_that_another_worker_begins_while_others_are_marked_keeps_its_state(
+    app: Celery, marks: RevokedMarks, gate: Gate, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    """One call reads the states of all of them, and each mark takes long."""
+    first, *others = job_ids = [new_id() for _ in range(10)]
+    marked: list[str] = []
+    store = app.backend.mark_as_revoked
+
+    def mark(task_id: str, *args: Any) -> None:
+        store(task_id, *args)
+        marked.append(task_id)
+        if len(marked) == 2:
+            monkeypatch.setattr(module, "MAX_STATE_AGE", 0.0)
+            for job_id in {*others} - {task_id}:
+                app.backend.store_result(job_id, None, state)
+
+    monkeypatch.setattr(app.backend, "mark_as_revoked", mark)
+    monkeypatch.setattr(module, "MAX_STATE_AGE", TIMEOUT)
+    marks.add(app, cancelled(first))
+    assert gate.asked.wait(TIMEOUT)
+    for job_id in others:
+        marks.add(app, cancelled(job_id))
+    gate.is_open.set()
+    marks.close(TIMEOUT)
+    assert states_of(app, marked) == {"REVOKED"}
+    assert len(marked) == 2
+    assert states_of(app, [*{*job_ids} - {*marked}]) == {state}
+
+
+def test_the_states_of_a_fast_batch_are_read_once(
+    app: Celery, marks: RevokedMarks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_STATE_AGE", TIMEOUT)
+    reads: list[str] = []  # of one state each
+
+    def read_meta(_: object, job_id: str) -> dict[str, str]:
+        reads.append(job_id)
+        return {"status": "PENDING"}
+
+    monkeypatch.setattr(module, "read_meta", read_meta)
+    job_ids = [new_id() for _ in range(60)]
+    for job_id in job_ids:
+        marks.add(app, cancelled(job_id))
+    marks.close(TIMEOUT)
+    assert states_of(app, job_ids) == {"REVOKED"}
+    assert reads == []
+
+
 def test_a_fork_marks_jobs_in_a_thread_of_its_own(
     app: Celery, marks: RevokedMarks, gate: Gate
 ) -> None:
@@ -232,12 +319,19 @@ def mark_of(job_id: str, message: str = "", added_at: float = 0.0) -> Mark:
 def test_the_waiting_jobs_are_bounded_in_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_BYTES", 3 * (module.MARK_BYTES + 10))
     waiting = WaitingMarks()
-    assert [waiting.add(mark_of(job_id, "x" * 10)) for job_id in "abcd"] == [0, 0, 0, 1]
+
+    def push_out(job_ids: str, message: str = "x" * 10) -> int:
+        for job_id in job_ids:
+            waiting.add(mark_of(job_id, message))
+        return waiting.take_pushed_out()
+
+    assert push_out("abc") == 0
+    assert push_out("d") == 1
     assert {mark.job_id for mark in waiting.sample()} == {*"bcd"}
-    assert waiting.add(mark_of("e", "x" * module.MAX_BYTES)) == 3
+    assert push_out("e", "x" * module.MAX_BYTES) == 3
     assert [mark.job_id for mark in waiting.sample()] == ["e"]
     waiting.done(waiting.sample()[0])
-    assert [waiting.add(mark_of(job_id, "x" * 10)) for job_id in "abc"] == [0, 0, 0]
+    assert push_out("abc") == 0
 
 
 def test_a_job_that_is_added_again_stays_until_it_is_marked_again() -> None:

@@ -201,7 +201,7 @@ class CancelRequests:
                 " worker cannot terminate it (prefork, gevent and eventlet can)", job_id, grace,
             )  # fmt: skip
             return
-        if request.has_stored_outcome():
+        if request.stored_outcome() is not None:
             logger.info("job %s: not terminating its run, because its outcome is stored", job_id)
             return
         logger.warning(
@@ -209,8 +209,17 @@ class CancelRequests:
             " cancel_grace of task %s sets the time", job_id, grace, request.task.name,
         )  # fmt: skip
         # First, because the pool may wait for the end of a greenlet.
-        self._call_after(KILL_DELAY, job_id, request.kill)
+        self._call_after(KILL_DELAY, job_id, self._kill, request)
         request.terminate_run(pool)
+
+    def _kill(self, request: JobRequest, is_late: bool = False) -> None:
+        """Kill a terminated run that goes on, after one more delay if it only has to publish."""
+        if not request.is_unfinished:
+            return
+        if is_late or request.stored_outcome() is None:
+            request.kill()
+        else:
+            self._call_after(KILL_DELAY, request.id, self._kill, request, True)
 
     def _call_after(
         self, seconds: float, job_id: str, function: Callable[..., object], *args: Any

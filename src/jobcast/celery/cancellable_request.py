@@ -10,6 +10,7 @@ from signal import SIGKILL, SIGTERM
 from typing import Any, Final
 
 from billiard.exceptions import Terminated, WorkerLostError
+from celery import states
 from celery.exceptions import TimeLimitExceeded
 from celery.worker import state
 
@@ -30,8 +31,8 @@ class CancellableRequest(ReportingRequest):
     """A request that can be discarded before its run begins, and whose run can be terminated.
 
     When a run is terminated, Celery only learns of it when the pool reports the end of the run: as
-    lost, or with an outcome if the run has caught the exception of the signal. So that outcome, or
-    the cancellation, is the only one in Celery as well as in the record of the job.
+    lost, or with an outcome if the run has caught the exception of the signal. A lost run may have
+    stored its outcome before. Exactly one of them is stored, in Celery and in the record.
     """
 
     _terminating_pool: Any = None  # it has sent the signal
@@ -109,12 +110,16 @@ class CancellableRequest(ReportingRequest):
         self.is_stopped, self._terminating_pool = True, pool
         pool.terminate_job(self.worker_pid, SIGTERM)
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the pool has not reported the end of the run."""
+        result = None if self._apply_result is None else self._apply_result()
+        return result is not None and not result.ready()
+
     def kill(self) -> None:
         """Kill the process of a terminated run that does not end, such as in C code."""
-        result = None if self._apply_result is None else self._apply_result()
-        if result is not None and not result.ready():
-            logger.warning("job %s: its run ignores SIGTERM; killing its process", self.id)
-            self._terminating_pool.terminate_job(self.worker_pid, SIGKILL)
+        logger.warning("job %s: its run ignores SIGTERM; killing its process", self.id)
+        self._terminating_pool.terminate_job(self.worker_pid, SIGKILL)
 
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
@@ -154,6 +159,13 @@ class CancellableRequest(ReportingRequest):
         except Exception:
             self.report_failure(self.cancelled_error)
             raise
+
+    def _is_own_outcome(self, meta: Mapping[str, Any]) -> bool:
+        # A worker may have stored REVOKED, and no more, for a job that was cancelled as it waited.
+        waited = self.cancellation is not None and self.cancellation.outcome == "cancelled"
+        if waited and meta["status"] == states.REVOKED:
+            return False
+        return super()._is_own_outcome(meta)
 
     def settle(self, report: Callable[..., None], result: Any, options: Mapping[str, Any]) -> None:
         """Handle what the pool reports as the result of the run, with Celery's method for it."""

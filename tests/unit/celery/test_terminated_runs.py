@@ -17,9 +17,11 @@ from celery.concurrency.asynpool import SCHED_STRATEGY_FAIR, SCHED_STRATEGY_FCFS
 from celery.exceptions import Terminated, TimeLimitExceeded
 from celery.worker import state
 from celery.worker.request import create_request_cls
+from msgspec import structs
 
 from jobcast import ProgressTask
 from jobcast.celery.background import background
+from jobcast.celery.cancelled import mark_cancelled
 from jobcast.celery.headers import SENDING_HEADER
 from jobcast.celery.request import JobRequest, request_class
 from jobcast.publishing import runtime
@@ -64,8 +66,13 @@ class Run:
         )  # fmt: skip
         def task() -> None: ...
 
+        @app.task(shared=False)
+        def called_back(request: Any, exc: Any, traceback: Any) -> None:
+            self.errors.append(type(exc).__name__)
+
         self.answers: list[str] = []
-        message = send(task)
+        self.errors: list[str] = []  # for the errback
+        message = send(task, link_error=called_back.s())
         cls = create_request_cls(request_class(task.Request), task, pool, "unit", None, app=app)
         self.request: JobRequest = cls(
             message, app=app, task=task, headers=message.headers, decoded=False,
@@ -167,15 +174,68 @@ def test_a_terminated_run_that_has_stored_its_result_succeeds(
     assert run.ended(broker) == "complete"
 
 
-def test_a_run_that_has_stored_its_failure_only_has_to_publish_it(run: Run) -> None:
+def lose(run: Run, pool: Pool, by: str) -> None:
+    """End a terminated run without a report of its own."""
+    if by == "its loss":
+        run.fail(Terminated(15))
+    elif by == "a time limit":
+        run.request.on_timeout(False, 1)
+    else:
+        run.request.cancel(pool)
+
+
+losses = pytest.mark.parametrize("by", ["its loss", "a time limit", "a shutdown"])
+
+
+@losses
+def test_a_terminated_run_that_has_stored_its_failure_fails_once(
+    run: Run, pool: Pool, broker: MemoryBroker, by: str
+) -> None:
+    request = run.request
+    error = LookupError("no such row")
+    request.task.backend.mark_as_failure(request.id, error, request=request._context)
+    lose(run, pool, by)
+    assert (run.state, run.errors) == ("FAILURE", ["LookupError"])
+    assert (run.answers, request.is_over) == (["acknowledged"], True)
+    assert run.ended(broker) == "error"
+
+
+@losses
+def test_a_terminated_run_that_has_stored_its_cancellation_is_cancelled_once(
+    run: Run, pool: Pool, broker: MemoryBroker, by: str
+) -> None:
+    request = run.request
+    mark_cancelled(request.task, request._context, request.cancelled_error)
+    lose(run, pool, by)
+    assert (run.state, run.errors) == ("REVOKED", ["TaskRevokedError"])
+    assert (run.answers, request.is_over) == (["acknowledged"], True)
+    assert run.ended(broker) == "cancelled"
+
+
+def test_the_mark_of_a_job_that_waited_is_not_the_outcome_of_its_run(run: Run) -> None:
+    """A worker that marks a job calls none of its errbacks."""
+    request = run.request
+    assert request.cancellation is not None
+    request.cancellation = structs.replace(request.cancellation, outcome="cancelled")
+    request.task.backend.mark_as_revoked(request.id, "cancelled")
+    run.fail(Terminated(15))
+    assert (run.state, run.errors) == ("REVOKED", ["TaskRevokedError"])
+
+
+@pytest.mark.parametrize("status", ["FAILURE", "REVOKED"])
+def test_a_run_knows_the_outcome_that_it_has_stored(run: Run, status: str) -> None:
     backend = run.request.task.backend
-    assert not run.request.has_stored_outcome()
+    assert run.request.stored_outcome() is None
     backend.store_result(run.request.id, None, "STARTED")
-    assert not run.request.has_stored_outcome()
-    backend.mark_as_failure(run.request.id, LookupError("no such row"))
-    assert run.request.has_stored_outcome()
-    run.request.time_start = time.time() + TIMEOUT
-    assert not run.request.has_stored_outcome(), "the failure is that of an earlier sending"
+    assert run.request.stored_outcome() is None
+    backend.store_result(run.request.id, LookupError("no such row"), status)
+    run.request.time_start, begun = time.time() + TIMEOUT, run.request.time_start
+    assert run.request.stored_outcome() is None, "the outcome is that of an earlier sending"
+    run.request.time_start = begun
+    outcome = run.request.stored_outcome()
+    assert outcome is not None
+    assert outcome["status"] == status
+    assert run.request.stored_success() is None
 
 
 def test_a_stored_failure_whose_time_cannot_be_compared_may_be_an_earlier_one(
@@ -183,7 +243,7 @@ def test_a_stored_failure_whose_time_cannot_be_compared_may_be_an_earlier_one(
 ) -> None:
     meta = {"status": "FAILURE", "result": None, "date_done": datetime(2026, 1, 1)}  # noqa: DTZ001
     monkeypatch.setattr(run.request.task.backend, "_get_task_meta_for", lambda _: meta)
-    assert not run.request.has_stored_outcome()
+    assert run.request.stored_outcome() is None
 
 
 def test_the_result_of_a_terminated_run_counts_and_its_child_is_replaced(

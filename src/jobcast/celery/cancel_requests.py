@@ -191,7 +191,8 @@ class CancelRequests:
         if grace is not None:
             self._call_after(grace, request.id, self._terminate, request)
 
-    def _terminate(self, request: JobRequest) -> None:
+    def _terminate(self, request: JobRequest, is_late: bool = False) -> None:
+        """Terminate a run that goes on, after one more delay if it only has to publish."""
         if request.is_over:
             return
         job_id, grace, pool = request.id, request.task.cancel_grace, self.consumer.pool
@@ -201,8 +202,12 @@ class CancelRequests:
                 " worker cannot terminate it (prefork, gevent and eventlet can)", job_id, grace,
             )  # fmt: skip
             return
-        if request.stored_outcome() is not None:
-            logger.info("job %s: not terminating its run, because its outcome is stored", job_id)
+        if not is_late and request.stored_outcome() is not None:
+            logger.info(
+                "job %s: its run has stored its outcome; terminating it in %g s if it goes on",
+                job_id, KILL_DELAY,
+            )  # fmt: skip
+            self._call_after(KILL_DELAY, job_id, self._terminate, request, True)
             return
         logger.warning(
             "job %s: terminating its run, which is still active %g s after it was asked to stop;"

@@ -23,6 +23,7 @@ from jobcast.celery.request_registry import (
     active_requests,
     is_active,
     latest_request,
+    requests_of,
     waiting_deliveries,
 )
 from jobcast.celery.revoked_marks import revoked_marks
@@ -121,8 +122,8 @@ class CancelRequests:
 
     def _stopping_run_of(self, request: JobRequest) -> JobRequest | None:
         """Return the run of an earlier delivery of a message if the run was asked to stop."""
-        for run in self._stopping:
-            if run.id == request.id and run.is_running and request.repeats(run):
+        for run in requests_of(request.id):
+            if run in self._stopping and run.is_running and request.repeats(run):
                 return run
         return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -16,7 +17,7 @@ from jobcast import ProgressTask
 from jobcast.celery.cancel_requests import CancelRequests
 from jobcast.celery.headers import SENDING_HEADER
 from jobcast.celery.request import JobRequest, request_class
-from jobcast.celery.request_registry import request_of
+from jobcast.celery.request_registry import latest_request, request_of, requests_of
 from jobcast.transports.cancellation import Cancellation
 from jobcast.transports.memory import MemoryBroker
 from tests.support import new_id
@@ -180,3 +181,18 @@ def test_a_run_knows_its_own_request(task: Any, message: Any) -> None:
     assert request_of(first._context) is first
     assert request_of(second._context) is second
     assert request_class(task.Request) is JobRequest
+
+
+def test_a_delivery_is_known_after_later_ones_have_gone(task: Any, message: Any) -> None:
+    first, second, third = (receive(task, message) for _ in range(3))
+    assert requests_of(first.id) == [first, second, third]
+    del second
+    gc.collect()
+    assert requests_of(first.id) == [first, third]
+    del third
+    gc.collect()
+    assert latest_request(first.id) is first
+    job_id = first.id
+    del first
+    gc.collect()
+    assert requests_of(job_id) == []

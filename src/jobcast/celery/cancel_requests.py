@@ -17,7 +17,7 @@ from celery import signals
 
 from jobcast.celery.background import background
 from jobcast.celery.cancelled import cause_of
-from jobcast.celery.pools import can_terminate
+from jobcast.celery.pools import can_terminate, runs_in_children
 from jobcast.celery.request import JobRequest
 from jobcast.celery.request_registry import (
     active_requests,
@@ -85,26 +85,48 @@ class CancelRequests:
         if not is_posted and is_active(cancellation.job_id):
             create_board().post(cancellation)  # the run has begun meanwhile
         runs = self._schedule_grace_of_runs(cancellation)
-        request = latest_request(cancellation.job_id)
-        for waiting in waiting_deliveries(cancellation.job_id):
-            if any(map(waiting.repeats, runs)):
-                self._leave_to_run(waiting, cancellation)
-        if request is not None and not request.is_covered_by(cancellation):
+        waiting = [
+            request
+            for request in waiting_deliveries(cancellation.job_id)
+            if request.is_covered_by(cancellation) and not request.is_left
+        ]
+        latest = latest_request(cancellation.job_id)
+        if latest is None or latest.is_over:
+            self._remember(cancellation)  # its message may come, such as a redelivery
+            if cancellation.outcome == "cancelled" and not (runs or waiting):
+                revoked_marks.add(self.consumer.app, cancellation)
+        elif not latest.is_covered_by(cancellation):
             self._remember(cancellation)  # the job was sent again
-        elif runs and (request is None or request.is_over):
-            self._remember(cancellation)  # the run of an earlier delivery ends the job
-        elif request is None or request.is_over:
-            self._remember(cancellation)
-            if cancellation.outcome == "cancelled":
-                revoked_marks.add(self.consumer.app, cancellation)
-        elif not (request.has_begun or request.is_left):
-            self._discard(request, cancellation)
-        elif request.cancellation is None:
-            # First, because the result backend may fail.
-            self._schedule_grace(request, cancellation)
-            if cancellation.outcome == "cancelled" and not request.time_start:
-                # The message waits for a free process or thread, which then does not run it.
-                revoked_marks.add(self.consumer.app, cancellation)
+        self._end_waiting(waiting, runs, cancellation)
+
+    def _end_waiting(
+        self, waiting: list[JobRequest], runs: list[JobRequest], cancellation: Cancellation
+    ) -> None:
+        """End a job with one of its deliveries, and do not run the others.
+
+        Args:
+            waiting: the deliveries that have not begun.
+            runs: the active runs of the job, which have their grace.
+            cancellation: the request, which covers all of them.
+        """
+        ending = [*runs]
+        # A delivery that the pool has cannot be discarded. It cannot be skipped either in a child,
+        # which does not know of it.
+        for request in sorted(waiting, key=lambda request: not request.has_begun):
+            if any(map(request.repeats, ending)) and not (
+                request.has_begun and runs_in_children(self.consumer.pool)
+            ):
+                self._leave_to_run(request, cancellation)
+                continue
+            ending.append(request)
+            if not request.has_begun:
+                self._discard(request, cancellation)
+            elif request.cancellation is None:
+                # First, because the result backend may fail.
+                self._schedule_grace(request, cancellation)
+                if cancellation.outcome == "cancelled" and not runs:
+                    # The message waits for a free process or thread, which then does not run it.
+                    revoked_marks.add(self.consumer.app, cancellation)
 
     def _schedule_grace_of_runs(self, cancellation: Cancellation) -> list[JobRequest]:
         """Start the grace of all runs that a request covers, and return them."""
@@ -128,10 +150,10 @@ class CancelRequests:
         return None
 
     def _leave_to_run(self, request: JobRequest, cancellation: Cancellation) -> None:
-        """Let the run of an earlier delivery end the job, whose outcome this one could change."""
+        """Let another delivery end the job, whose outcome this one could change."""
         if not request.is_left:
             logger.info(
-                "job %s: not running its message again, because %s; its active run ends the job",
+                "job %s: not running its message again, because %s; another delivery ends the job",
                 request.id, cause_of(cancellation.error),
             )  # fmt: skip
             request.leave_to_run(cancellation)

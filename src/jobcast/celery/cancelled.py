@@ -55,7 +55,7 @@ def cancellable(task: Any) -> Iterator[None]:
 def is_left(context: Any) -> bool:
     """Return whether the run of another delivery, in this process, ends the job of a run.
 
-    A child of a pool gets no such delivery.
+    A child of a pool does not know of it, so no delivery that a child may have is skipped.
 
     Args:
         context: the ``celery.app.task.Context`` of the run.

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.app.trace import build_tracer
+from celery.concurrency.base import BasePool
 from celery.worker import state
 
 from jobcast import ProgressTask
@@ -57,7 +58,7 @@ def graces() -> list[str]:
 def requests(app: Celery, graces: list[str]) -> CancelRequests:
     consumer = SimpleNamespace(
         app=app,
-        pool=SimpleNamespace(is_green=False),
+        pool=BasePool(),  # of threads, for example
         call_soon=lambda function, *args: function(*args),
         timer=SimpleNamespace(call_after=lambda _seconds, _guarded, args: graces.append(args[0])),
     )
@@ -65,8 +66,18 @@ def requests(app: Celery, graces: list[str]) -> CancelRequests:
 
 
 @pytest.fixture
-def message(task: Any) -> Any:
-    return send(task)
+def errors() -> list[str]:
+    """Return the errors that the errback of the message gets."""
+    return []
+
+
+@pytest.fixture
+def message(app: Celery, task: Any, errors: list[str]) -> Any:
+    @app.task(shared=False)
+    def called_back(request: Any, exc: Any, traceback: Any) -> None:
+        errors.append(type(exc).__name__)
+
+    return send(task, link_error=called_back.s())
 
 
 @pytest.fixture
@@ -173,6 +184,57 @@ def test_a_delivery_in_the_queue_of_a_pool_of_threads_does_not_run(
     assert outcome.info.state == "IGNORED"
     assert ran == []
     assert broker.snapshot(first.id, None).state == "queued"
+
+
+def test_a_delivery_that_a_pool_of_processes_has_gets_its_grace(
+    task: Any, message: Any, first: JobRequest, requests: CancelRequests, graces: list[str]
+) -> None:
+    """No child knows which deliveries are skipped."""
+    requests.consumer.pool = SimpleNamespace(is_green=False, terminate_job=print)
+    second, third = receive(task, message), receive(task, message)
+    assert take(second)
+    requests.learn(covering(message))
+    begun(second)
+    assert second.holds_lease
+    assert graces == [first.id, first.id]
+    assert third.is_left
+
+
+def test_one_of_several_waiting_deliveries_is_discarded(
+    task: Any, message: Any, requests: CancelRequests, errors: list[str]
+) -> None:
+    waiting = [receive(task, message) for _ in range(3)]
+    for _ in range(2):
+        requests.learn(covering(message, "cancelled"))
+    assert [request.is_over for request in waiting] == [True, False, False]
+    assert result_of(waiting[0]) == "REVOKED"
+    assert not any(map(take, waiting))
+    assert all(request.acknowledged for request in waiting)
+    assert errors == ["TaskRevokedError"]
+
+
+def test_waiting_deliveries_are_left_to_one_that_the_pool_has(
+    task: Any, message: Any, requests: CancelRequests, graces: list[str], errors: list[str]
+) -> None:
+    waiting = [receive(task, message) for _ in range(3)]
+    assert take(waiting[1])
+    requests.learn(covering(message))
+    begun(waiting[1])
+    assert graces == [waiting[1].id]
+    assert not take(waiting[0])
+    assert not take(waiting[2])
+    assert errors == []
+
+
+def test_a_waiting_delivery_of_an_earlier_sending_is_discarded(
+    task: Any, message: Any, requests: CancelRequests, errors: list[str]
+) -> None:
+    waiting = receive(task, message)
+    again = receive(task, send(task, task_id=waiting.id))
+    requests.learn(covering(message, "cancelled"))
+    assert not take(waiting)
+    assert take(again)
+    assert errors == ["TaskRevokedError"]
 
 
 def test_a_run_knows_its_own_request(task: Any, message: Any) -> None:

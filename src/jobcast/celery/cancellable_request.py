@@ -16,7 +16,11 @@ from celery.worker import state
 
 from jobcast.celery.cancelled import fail_dependents
 from jobcast.celery.reporting_request import ReportingRequest, raised
-from jobcast.celery.termination import ended_without_outcome, replace_child
+from jobcast.celery.termination import (
+    ended_without_outcome,
+    forget_termination,
+    replace_child,
+)
 from jobcast.errors import JobCancelled
 from jobcast.transports.cancellation import Cancellation
 
@@ -177,7 +181,12 @@ class CancellableRequest(ReportingRequest):
             try:
                 report(self, result, **options)
             finally:
-                replace_child(self._terminating_pool, self.worker_pid)
+                self._release_child()
+
+    def _release_child(self) -> None:
+        """Have a terminated child replaced, whose run has ended with a result."""
+        if not replace_child(self._terminating_pool, self.worker_pid):
+            forget_termination(self._terminating_pool, self.worker_pid)
 
     @property
     def holds_lease(self) -> bool:

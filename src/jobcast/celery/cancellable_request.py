@@ -142,12 +142,21 @@ class CancellableRequest(ReportingRequest):
             super().on_timeout(soft, timeout)
 
     def cancel(self, pool: Any, signal: Any = None, **options: Any) -> None:
-        if self._is_terminated:
-            # The worker stops, or has lost its broker, and would not handle the end of the run.
-            pool.terminate_job(self.worker_pid, SIGKILL)
-            self._end_terminated()
-        else:
+        if not self._is_terminated:
             super().cancel(pool, signal, **options)
+            return
+        # The worker stops, or has lost its broker.
+        pool.terminate_job(self.worker_pid, SIGKILL)
+        if pool.is_green or self.is_over:
+            return  # the pool reports how the greenlet ends, at once or later
+        try:
+            self._end_terminated()
+        except Exception:
+            # A backend may raise any exception; the other runs have to be cancelled, too.
+            logger.exception(
+                "job %s: could not store or acknowledge its end in Celery after its termination",
+                self.id,
+            )
 
     @property
     def _is_terminated(self) -> bool:

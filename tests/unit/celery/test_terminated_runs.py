@@ -45,6 +45,8 @@ def app(broker: MemoryBroker) -> Iterator[Celery]:
 class Pool:
     """A pool that only records which signals it would send."""
 
+    is_green = False
+
     def __init__(self, strategy: int = SCHED_STRATEGY_FAIR) -> None:
         self.sent: list[tuple[int, int]] = []
         self._pool = SimpleNamespace(sched_strategy=strategy)
@@ -105,6 +107,10 @@ class Run:
         return str(broker.snapshot(self.request.id, None).state)
 
 
+def fail_away(*_: Any, **__: Any) -> None:
+    raise OSError("the backend is away")
+
+
 @pytest.fixture
 def pool() -> Pool:
     return Pool()
@@ -162,6 +168,28 @@ def test_a_shutdown_kills_a_terminated_run_and_revokes_it(
     run.fail(Terminated(-9))
     assert pool.sent == [(PID, SIGTERM), (PID, SIGKILL)]
     assert (run.state, run.answers, run.request.is_over) == ("REVOKED", ["acknowledged"], True)
+    assert run.ended(broker) == "cancelled"
+
+
+def test_a_shutdown_leaves_the_end_of_a_greenlet_to_the_report_of_its_pool(
+    run: Run, pool: Pool, broker: MemoryBroker
+) -> None:
+    """The greenlet may catch the exception, and return."""
+    pool.is_green = True
+    run.request.cancel(pool)
+    assert pool.sent == [(PID, SIGTERM), (PID, SIGKILL)]
+    assert (run.state, run.answers, run.request.is_over) == ("PENDING", [], False)
+    run.request.task.backend.mark_as_done(run.request.id, "done")
+    run.request.on_success((0, "'done'", 0.1))
+    assert (run.state, run.answers, run.errors) == ("SUCCESS", ["acknowledged"], [])
+
+
+def test_a_shutdown_goes_on_if_the_end_of_a_terminated_run_cannot_be_stored(
+    run: Run, pool: Pool, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run.request.task.backend, "mark_as_revoked", fail_away)
+    run.request.cancel(pool)
+    assert run.answers == []
     assert run.ended(broker) == "cancelled"
 
 
@@ -264,10 +292,7 @@ def test_a_child_that_may_have_begun_another_run_is_not_replaced(app: Celery) ->
 def test_a_terminated_run_is_cancelled_for_its_followers_if_the_backend_fails(
     run: Run, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise OSError("the backend is away")
-
-    monkeypatch.setattr(run.request.task.backend, "mark_as_revoked", fail)
+    monkeypatch.setattr(run.request.task.backend, "mark_as_revoked", fail_away)
     with pytest.raises(OSError, match="away"):
         run.fail(Terminated(15))
     assert run.ended(broker) == "cancelled"

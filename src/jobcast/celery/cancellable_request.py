@@ -11,11 +11,12 @@ from typing import Any, Final
 
 from billiard.exceptions import Terminated, WorkerLostError
 from celery import states
-from celery.exceptions import TimeLimitExceeded
+from celery.exceptions import TaskPredicate, TimeLimitExceeded
 from celery.worker import state
 
 from jobcast.celery.cancelled import fail_dependents
-from jobcast.celery.reporting_request import ReportingRequest, raised
+from jobcast.celery.failures import RunCancelled, original_exception
+from jobcast.celery.reporting_request import ReportingRequest, exception_of
 from jobcast.celery.termination import (
     ended_without_outcome,
     forget_termination,
@@ -129,7 +130,7 @@ class CancellableRequest(ReportingRequest):
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
     ) -> None:
         # The child has reported an outcome if return_ok is set.
-        if self._is_terminated and not return_ok and isinstance(raised(exc_info), LOSSES):
+        if self._is_terminated and not return_ok and isinstance(exception_of(exc_info), LOSSES):
             self._end_terminated()
         else:
             super().on_failure(exc_info, send_failed_event, return_ok)
@@ -190,12 +191,23 @@ class CancellableRequest(ReportingRequest):
             try:
                 report(self, result, **options)
             finally:
-                self._release_child()
+                self._release_child(result)
 
-    def _release_child(self) -> None:
-        """Have a terminated child replaced, whose run has ended with a result."""
+    def _release_child(self, result: Any) -> None:
+        """Have the child of a terminated run replaced, after the run has ended with a result."""
         if not replace_child(self._terminating_pool, self.worker_pid):
             forget_termination(self._terminating_pool, self.worker_pid)
+            return
+        # The child may not have sent the end of the job, such as in an outage of the transport.
+        # The first ending that is stored counts.
+        failed, value, _runtime = result
+        error = exception_of(value) if failed else None
+        if isinstance(error, RunCancelled):
+            self.report_failure(self.cancelled_error)
+        elif error is not None and not isinstance(error, TaskPredicate):
+            self.report_failure(original_exception(error))
+        elif error is None and (success := self.stored_success()) is not None:
+            self._report_success(success)
 
     @property
     def holds_lease(self) -> bool:

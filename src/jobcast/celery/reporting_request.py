@@ -68,7 +68,7 @@ class ReportingRequest(StoredOutcome):
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
     ) -> None:
-        cause = raised(exc_info)
+        cause = exception_of(exc_info)
         self._cause = original_exception(cause)
         with reporting(self), self._fail_on_error():
             super().on_failure(exc_info, send_failed_event, return_ok)
@@ -214,7 +214,7 @@ class ReportingRequest(StoredOutcome):
                 reported.wait(FLUSH_TIMEOUT)
 
 
-def raised(exc_info: Any) -> BaseException:
+def exception_of(exc_info: Any) -> BaseException:
     """Return the exception that a pool reports."""
     exc: BaseException = exc_info.exception
     return exc.exc if isinstance(exc, ExceptionWithTraceback) else exc

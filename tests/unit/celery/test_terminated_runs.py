@@ -22,6 +22,7 @@ from msgspec import structs
 from jobcast import ProgressTask
 from jobcast.celery.background import background
 from jobcast.celery.cancelled import mark_cancelled
+from jobcast.celery.failures import RunCancelled
 from jobcast.celery.headers import SENDING_HEADER
 from jobcast.celery.request import JobRequest, request_class
 from jobcast.publishing import runtime
@@ -275,12 +276,26 @@ def test_a_stored_failure_whose_time_cannot_be_compared_may_be_an_earlier_one(
 
 
 def test_the_result_of_a_terminated_run_counts_and_its_child_is_replaced(
-    run: Run, pool: Pool
+    run: Run, pool: Pool, broker: MemoryBroker
 ) -> None:
     run.request.task.backend.mark_as_done(run.request.id, "done")
     run.request.on_success((0, "'done'", 0.1))
     assert (run.state, run.answers, run.request.is_over) == ("SUCCESS", ["acknowledged"], True)
     assert pool.sent == [(PID, SIGTERM), (PID, SIGKILL)]
+    assert run.ended(broker) == "complete", "the killed child may not have sent it"
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(LookupError(), "error"), (RunCancelled(), "cancelled")]
+)
+def test_the_main_process_reports_the_error_of_a_child_that_is_replaced(
+    run: Run, broker: MemoryBroker, error: Exception, state: str
+) -> None:
+    try:
+        raise error
+    except Exception:
+        run.request.on_success((1, ExceptionInfo(), 0.1))
+    assert run.ended(broker) == state
 
 
 def test_a_child_that_may_have_begun_another_run_is_not_replaced(app: Celery) -> None:

@@ -79,7 +79,7 @@ class CancelRequests:
         if run is None:
             self._discard(request, cancellation)
         else:
-            self._leave_to_run(request, cancellation)
+            self._skip(request, cancellation)
 
     def _handle(self, cancellation: Cancellation, is_posted: bool) -> None:
         if not is_posted and is_active(cancellation.job_id):
@@ -88,7 +88,7 @@ class CancelRequests:
         waiting = [
             request
             for request in waiting_deliveries(cancellation.job_id)
-            if request.is_covered_by(cancellation) and not request.is_left
+            if request.is_covered_by(cancellation) and not request.is_skipped
         ]
         latest = latest_request(cancellation.job_id)
         if latest is None or latest.is_over:
@@ -116,7 +116,7 @@ class CancelRequests:
             if any(map(request.repeats, ending)) and not (
                 request.has_begun and runs_in_children(self.consumer.pool)
             ):
-                self._leave_to_run(request, cancellation)
+                self._skip(request, cancellation)
                 continue
             ending.append(request)
             if not request.has_begun:
@@ -149,14 +149,14 @@ class CancelRequests:
                 return run
         return None
 
-    def _leave_to_run(self, request: JobRequest, cancellation: Cancellation) -> None:
+    def _skip(self, request: JobRequest, cancellation: Cancellation) -> None:
         """Let another delivery end the job, whose outcome this one could change."""
-        if not request.is_left:
+        if not request.is_skipped:
             logger.info(
                 "job %s: not running its message again, because %s; another delivery ends the job",
                 request.id, cause_of(cancellation.error),
             )  # fmt: skip
-            request.leave_to_run(cancellation)
+            request.skip(cancellation)
 
     def _schedule_grace(self, request: JobRequest, cancellation: Cancellation) -> None:
         """Start the grace of a run when it has begun."""
@@ -238,7 +238,7 @@ class CancelRequests:
         )  # fmt: skip
         # First, because the pool may wait for the end of a greenlet.
         self._call_after(KILL_DELAY, job_id, self._kill, request)
-        request.terminate_run(pool)
+        request.send_sigterm(pool)
 
     def _kill(self, request: JobRequest, is_late: bool = False) -> None:
         """Kill a terminated run that goes on, after one more delay if it only has to publish."""

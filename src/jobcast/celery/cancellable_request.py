@@ -52,8 +52,8 @@ class CancellableRequest(ReportingRequest):
         super().__init__(*args, **kwargs)
         self.cancellation: Cancellation | None = None  # the request to cancel the job
         self.is_received = False  # this process has handled the message's arrival
-        self.is_left = False  # to the run of another delivery, which ends the job
-        self._is_taken = False  # Celery gives the task to the pool, which may wait for a free run
+        self.is_skipped = False  # another delivery ends the job
+        self._is_given_to_pool = False  # which may wait for a free process or thread
         self._when_accepted: deque[Callable[[bool], None]] = deque(maxlen=1)
 
     def is_covered_by(self, cancellation: Cancellation) -> bool:
@@ -78,7 +78,7 @@ class CancellableRequest(ReportingRequest):
     @property
     def has_begun(self) -> bool:
         """Whether the pool has the task, or waits until it can run it."""
-        return bool(self.time_start) or self._is_taken
+        return bool(self.time_start) or self._is_given_to_pool
 
     @property
     def is_running(self) -> bool:
@@ -106,11 +106,11 @@ class CancellableRequest(ReportingRequest):
                 self.cancellation, self._already_revoked = None, False
             raise
 
-    def leave_to_run(self, cancellation: Cancellation) -> None:
-        """Let the run of another delivery end the job of this one, and do not run this one."""
-        self.cancellation, self.is_left = cancellation, True
+    def skip(self, cancellation: Cancellation) -> None:
+        """Let another delivery end the job, and do not run this one."""
+        self.cancellation, self.is_skipped = cancellation, True
 
-    def terminate_run(self, pool: Any) -> None:
+    def send_sigterm(self, pool: Any) -> None:
         """Send SIGTERM to the child of a cancelled run, or kill its greenlet."""
         self.is_stopped, self._terminating_pool = True, pool
         pool.terminate_job(self.worker_pid, SIGTERM)
@@ -211,10 +211,10 @@ class CancellableRequest(ReportingRequest):
 
     @property
     def holds_lease(self) -> bool:
-        return super().holds_lease and not self.is_left
+        return super().holds_lease and not self.is_skipped
 
     def revoked(self) -> bool:
-        if self.is_left and not self._already_revoked:
+        if self.is_skipped and not self._already_revoked:
             self._already_revoked = True
             self.acknowledge()
         if self._already_revoked:
@@ -222,7 +222,7 @@ class CancellableRequest(ReportingRequest):
             state.task_ready(self)
         found: bool = super().revoked()
         # Celery checks each message when it arrives, and before it gives the task to the pool.
-        self._is_taken = self.is_received and not found
+        self._is_given_to_pool = self.is_received and not found
         return found
 
     def _revoke(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:

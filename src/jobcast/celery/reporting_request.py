@@ -26,7 +26,7 @@ from jobcast.celery.failures import BrokerLost, RunCancelled, Unacceptable, orig
 from jobcast.celery.headers import origin_of_run
 from jobcast.celery.outcome_reports import fail, queue, retry, retry_later, succeed
 from jobcast.celery.request_registry import active_requests
-from jobcast.celery.stored_outcome import StoredOutcome
+from jobcast.celery.stored_outcome import OutcomeReadingRequest
 from jobcast.events import is_job_id
 from jobcast.publishing.identity import job_id_of
 from jobcast.publishing.job import NO_JOB, Job, use_job
@@ -38,7 +38,7 @@ from jobcast.transports.leases import Lease
 RUNS_WITHOUT_ETA: Final = VERSION < (5, 7)
 
 
-class ReportingRequest(StoredOutcome):
+class ReportingRequest(OutcomeReadingRequest):
     """A request that reports the outcomes of its run which the run itself cannot report."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

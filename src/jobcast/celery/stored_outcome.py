@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 ENDINGS: Final = frozenset({states.SUCCESS, states.FAILURE, states.REVOKED})
 
 
-class StoredOutcome(Request):
+class OutcomeReadingRequest(Request):
     """A request that knows whether its run has stored its outcome."""
 
     _outcome: Mapping[str, Any] | None = None  # the meta data of the result

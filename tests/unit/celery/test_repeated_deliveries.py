@@ -197,7 +197,7 @@ def test_a_delivery_that_a_pool_of_processes_has_gets_its_grace(
     begun(second)
     assert second.holds_lease
     assert graces == [first.id, first.id]
-    assert third.is_left
+    assert third.is_skipped
 
 
 def test_one_of_several_waiting_deliveries_is_discarded(

@@ -86,7 +86,7 @@ class Run:
         self.request.cancellation = Cancellation(
             job_id=self.request.id, sending=message.headers[SENDING_HEADER], by="alice"
         )
-        self.request.terminate_run(pool)
+        self.request.send_sigterm(pool)
 
     def fail(self, exc: BaseException) -> None:
         """Report an exception as a pool of processes does."""

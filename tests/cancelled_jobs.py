@@ -132,6 +132,20 @@ def survives_its_termination(self: ProgressTask, then: str, notes: str) -> str:
     return "done"
 
 
+class HangingHook(ProgressTask):
+    """A task whose hook is called when the failure is stored, and before it is published."""
+
+    def on_failure(self, exc: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        note(args[0], "hook")
+        time.sleep(60)
+
+
+@app.task(base=HangingHook, shared=False, acks_late=True, cancel_grace=0.5)
+def fails_and_hangs(notes: str) -> None:
+    note(notes, "began")
+    raise LookupError("no such row")
+
+
 @job(acks_late=True, cancel_grace=None)
 def goes_on_late(self: ProgressTask, notes: str) -> None:
     note(notes, "began")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from functools import partial
 from inspect import signature
 from types import SimpleNamespace
 from typing import Any, cast
@@ -15,6 +16,8 @@ from typing import Any, cast
 import jwt
 import pytest
 import socketio
+from billiard.pool import Pool
+from billiard.process import BaseProcess as Process
 from celery import Celery, Task, _state
 from celery.app.task import Context
 from celery.backends.mongodb import MongoBackend
@@ -33,7 +36,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from jobcast.celery.apps import active_apps, defines_task, enter_call, is_inside_call
 from jobcast.celery.fork_guard import replace_property_locks
 from jobcast.celery.pools import can_terminate
-from jobcast.celery.termination import replace_child
+from jobcast.celery.termination import forget_termination, replace_child
 from jobcast.realtime.connection.engineio import _awaits_attachments, _replace_async
 from jobcast.realtime.connection.uvicorn import forget_handshake
 from jobcast.token_decoder import CanonicalSegments, TokenDecoder
@@ -242,8 +245,26 @@ def test_the_prefork_pool_has_the_strategy_by_which_a_child_can_be_replaced() ->
     fair = SimpleNamespace(sched_strategy=SCHED_STRATEGY_FAIR)
     for pool in (SimpleNamespace(_pool=fair), SimpleNamespace(), SimpleNamespace(_pool=None)):
         pool.terminate_job = lambda pid, _: killed.append(pid)
-        replace_child(pool, 1)
+        assert replace_child(pool, 1) == (getattr(pool, "_pool", None) is fair)
     assert killed == [1]
+
+
+def test_billiard_marks_a_terminated_child_until_the_marks_are_cleared() -> None:
+    class Child(Process):
+        pid = 1
+
+    child, marks = Child(), ("_job_terminated", "_controlled_termination")
+    pool = SimpleNamespace(_pool=SimpleNamespace(_pool=[child]))
+    pool._pool._process_by_pid = partial(Pool._process_by_pid, pool._pool)
+    assert {*marks} < {*Pool.terminate_job.__code__.co_names}
+    for name in marks:
+        setattr(child, name, True)
+    for other in (SimpleNamespace(), SimpleNamespace(_pool=None)):
+        forget_termination(other, 1)
+    forget_termination(pool, 2)
+    assert all(getattr(child, name) for name in marks)
+    forget_termination(pool, 1)
+    assert not any(getattr(child, name) for name in marks)
 
 
 def test_only_pools_that_terminate_runs_override_the_method_of_their_base() -> None:

@@ -17,12 +17,13 @@ from celery import signals
 
 from jobcast.celery.background import background
 from jobcast.celery.cancelled import cause_of
-from jobcast.celery.pools import can_terminate
+from jobcast.celery.pools import can_terminate, runs_in_children
 from jobcast.celery.request import JobRequest
 from jobcast.celery.request_registry import (
     active_requests,
     is_active,
     latest_request,
+    requests_of,
     waiting_deliveries,
 )
 from jobcast.celery.revoked_marks import revoked_marks
@@ -78,32 +79,54 @@ class CancelRequests:
         if run is None:
             self._discard(request, cancellation)
         else:
-            self._leave_to_run(request, cancellation)
+            self._skip(request, cancellation)
 
     def _handle(self, cancellation: Cancellation, is_posted: bool) -> None:
         if not is_posted and is_active(cancellation.job_id):
             create_board().post(cancellation)  # the run has begun meanwhile
         runs = self._schedule_grace_of_runs(cancellation)
-        request = latest_request(cancellation.job_id)
-        for waiting in waiting_deliveries(cancellation.job_id):
-            if any(map(waiting.repeats, runs)):
-                self._leave_to_run(waiting, cancellation)
-        if request is not None and not request.is_covered_by(cancellation):
+        waiting = [
+            request
+            for request in waiting_deliveries(cancellation.job_id)
+            if request.is_covered_by(cancellation) and not request.is_skipped
+        ]
+        latest = latest_request(cancellation.job_id)
+        if latest is None or latest.is_over:
+            self._remember(cancellation)  # its message may come, such as a redelivery
+            if cancellation.outcome == "cancelled" and not (runs or waiting):
+                revoked_marks.add(self.consumer.app, cancellation)
+        elif not latest.is_covered_by(cancellation):
             self._remember(cancellation)  # the job was sent again
-        elif runs and (request is None or request.is_over):
-            self._remember(cancellation)  # the run of an earlier delivery ends the job
-        elif request is None or request.is_over:
-            self._remember(cancellation)
-            if cancellation.outcome == "cancelled":
-                revoked_marks.add(self.consumer.app, cancellation)
-        elif not (request.has_begun or request.is_left):
-            self._discard(request, cancellation)
-        elif request.cancellation is None:
-            # First, because the result backend may fail.
-            self._schedule_grace(request, cancellation)
-            if cancellation.outcome == "cancelled" and not request.time_start:
-                # The message waits for a free process or thread, which then does not run it.
-                revoked_marks.add(self.consumer.app, cancellation)
+        self._end_waiting(waiting, runs, cancellation)
+
+    def _end_waiting(
+        self, waiting: list[JobRequest], runs: list[JobRequest], cancellation: Cancellation
+    ) -> None:
+        """End a job with one of its deliveries, and do not run the others.
+
+        Args:
+            waiting: the deliveries that have not begun.
+            runs: the active runs of the job, which have their grace.
+            cancellation: the request, which covers all of them.
+        """
+        ending = [*runs]
+        # A delivery that the pool has cannot be discarded. It cannot be skipped either in a child,
+        # which does not know of it.
+        for request in sorted(waiting, key=lambda request: not request.has_begun):
+            if any(map(request.repeats, ending)) and not (
+                request.has_begun and runs_in_children(self.consumer.pool)
+            ):
+                self._skip(request, cancellation)
+                continue
+            ending.append(request)
+            if not request.has_begun:
+                self._discard(request, cancellation)
+            elif request.cancellation is None:
+                # First, because the result backend may fail.
+                self._schedule_grace(request, cancellation)
+                if cancellation.outcome == "cancelled" and not runs:
+                    # The message waits for a free process or thread, which then does not run it.
+                    revoked_marks.add(self.consumer.app, cancellation)
 
     def _schedule_grace_of_runs(self, cancellation: Cancellation) -> list[JobRequest]:
         """Start the grace of all runs that a request covers, and return them."""
@@ -121,19 +144,19 @@ class CancelRequests:
 
     def _stopping_run_of(self, request: JobRequest) -> JobRequest | None:
         """Return the run of an earlier delivery of a message if the run was asked to stop."""
-        for run in self._stopping:
-            if run.id == request.id and run.is_running and request.repeats(run):
+        for run in requests_of(request.id):
+            if run in self._stopping and run.is_running and request.repeats(run):
                 return run
         return None
 
-    def _leave_to_run(self, request: JobRequest, cancellation: Cancellation) -> None:
-        """Let the run of an earlier delivery end the job, whose outcome this one could change."""
-        if not request.is_left:
+    def _skip(self, request: JobRequest, cancellation: Cancellation) -> None:
+        """Let another delivery end the job, whose outcome this one could change."""
+        if not request.is_skipped:
             logger.info(
-                "job %s: not running its message again, because %s; its active run ends the job",
+                "job %s: not running its message again, because %s; another delivery ends the job",
                 request.id, cause_of(cancellation.error),
             )  # fmt: skip
-            request.leave_to_run(cancellation)
+            request.skip(cancellation)
 
     def _schedule_grace(self, request: JobRequest, cancellation: Cancellation) -> None:
         """Start the grace of a run when it has begun."""
@@ -191,7 +214,8 @@ class CancelRequests:
         if grace is not None:
             self._call_after(grace, request.id, self._terminate, request)
 
-    def _terminate(self, request: JobRequest) -> None:
+    def _terminate(self, request: JobRequest, is_late: bool = False) -> None:
+        """Terminate a run that goes on, after one more delay if it only has to publish."""
         if request.is_over:
             return
         job_id, grace, pool = request.id, request.task.cancel_grace, self.consumer.pool
@@ -201,16 +225,29 @@ class CancelRequests:
                 " worker cannot terminate it (prefork, gevent and eventlet can)", job_id, grace,
             )  # fmt: skip
             return
-        if request.has_stored_outcome():
-            logger.info("job %s: not terminating its run, because its outcome is stored", job_id)
+        if not is_late and request.stored_outcome() is not None:
+            logger.info(
+                "job %s: its run has stored its outcome; terminating it in %g s if it goes on",
+                job_id, KILL_DELAY,
+            )  # fmt: skip
+            self._call_after(KILL_DELAY, job_id, self._terminate, request, True)
             return
         logger.warning(
             "job %s: terminating its run, which is still active %g s after it was asked to stop;"
             " cancel_grace of task %s sets the time", job_id, grace, request.task.name,
         )  # fmt: skip
         # First, because the pool may wait for the end of a greenlet.
-        self._call_after(KILL_DELAY, job_id, request.kill)
-        request.terminate_run(pool)
+        self._call_after(KILL_DELAY, job_id, self._kill, request)
+        request.send_sigterm(pool)
+
+    def _kill(self, request: JobRequest, is_late: bool = False) -> None:
+        """Kill a terminated run that goes on, after one more delay if it only has to publish."""
+        if not request.is_unfinished:
+            return
+        if is_late or request.stored_outcome() is None:
+            request.kill()
+        else:
+            self._call_after(KILL_DELAY, request.id, self._kill, request, True)
 
     def _call_after(
         self, seconds: float, job_id: str, function: Callable[..., object], *args: Any

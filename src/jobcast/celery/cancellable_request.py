@@ -10,12 +10,18 @@ from signal import SIGKILL, SIGTERM
 from typing import Any, Final
 
 from billiard.exceptions import Terminated, WorkerLostError
-from celery.exceptions import TimeLimitExceeded
+from celery import states
+from celery.exceptions import TaskPredicate, TimeLimitExceeded
 from celery.worker import state
 
 from jobcast.celery.cancelled import fail_dependents
-from jobcast.celery.reporting_request import ReportingRequest, raised
-from jobcast.celery.termination import ended_without_outcome, replace_child
+from jobcast.celery.failures import RunCancelled, original_exception
+from jobcast.celery.reporting_request import ReportingRequest, exception_of
+from jobcast.celery.termination import (
+    ended_without_outcome,
+    forget_termination,
+    replace_child,
+)
 from jobcast.errors import JobCancelled
 from jobcast.transports.cancellation import Cancellation
 
@@ -30,8 +36,8 @@ class CancellableRequest(ReportingRequest):
     """A request that can be discarded before its run begins, and whose run can be terminated.
 
     When a run is terminated, Celery only learns of it when the pool reports the end of the run: as
-    lost, or with an outcome if the run has caught the exception of the signal. So that outcome, or
-    the cancellation, is the only one in Celery as well as in the record of the job.
+    lost, or with an outcome if the run has caught the exception of the signal. A lost run may have
+    stored its outcome before. Exactly one of them is stored, in Celery and in the record.
     """
 
     _terminating_pool: Any = None  # it has sent the signal
@@ -46,8 +52,8 @@ class CancellableRequest(ReportingRequest):
         super().__init__(*args, **kwargs)
         self.cancellation: Cancellation | None = None  # the request to cancel the job
         self.is_received = False  # this process has handled the message's arrival
-        self.is_left = False  # to the run of another delivery, which ends the job
-        self._is_taken = False  # Celery gives the task to the pool, which may wait for a free run
+        self.is_skipped = False  # another delivery ends the job
+        self._is_given_to_pool = False  # which may wait for a free process or thread
         self._when_accepted: deque[Callable[[bool], None]] = deque(maxlen=1)
 
     def is_covered_by(self, cancellation: Cancellation) -> bool:
@@ -72,7 +78,7 @@ class CancellableRequest(ReportingRequest):
     @property
     def has_begun(self) -> bool:
         """Whether the pool has the task, or waits until it can run it."""
-        return bool(self.time_start) or self._is_taken
+        return bool(self.time_start) or self._is_given_to_pool
 
     @property
     def is_running(self) -> bool:
@@ -100,27 +106,31 @@ class CancellableRequest(ReportingRequest):
                 self.cancellation, self._already_revoked = None, False
             raise
 
-    def leave_to_run(self, cancellation: Cancellation) -> None:
-        """Let the run of another delivery end the job of this one, and do not run this one."""
-        self.cancellation, self.is_left = cancellation, True
+    def skip(self, cancellation: Cancellation) -> None:
+        """Let another delivery end the job, and do not run this one."""
+        self.cancellation, self.is_skipped = cancellation, True
 
-    def terminate_run(self, pool: Any) -> None:
+    def send_sigterm(self, pool: Any) -> None:
         """Send SIGTERM to the child of a cancelled run, or kill its greenlet."""
         self.is_stopped, self._terminating_pool = True, pool
         pool.terminate_job(self.worker_pid, SIGTERM)
 
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether the pool has not reported the end of the run."""
+        result = None if self._apply_result is None else self._apply_result()
+        return result is not None and not result.ready()
+
     def kill(self) -> None:
         """Kill the process of a terminated run that does not end, such as in C code."""
-        result = None if self._apply_result is None else self._apply_result()
-        if result is not None and not result.ready():
-            logger.warning("job %s: its run ignores SIGTERM; killing its process", self.id)
-            self._terminating_pool.terminate_job(self.worker_pid, SIGKILL)
+        logger.warning("job %s: its run ignores SIGTERM; killing its process", self.id)
+        self._terminating_pool.terminate_job(self.worker_pid, SIGKILL)
 
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
     ) -> None:
         # The child has reported an outcome if return_ok is set.
-        if self._is_terminated and not return_ok and isinstance(raised(exc_info), LOSSES):
+        if self._is_terminated and not return_ok and isinstance(exception_of(exc_info), LOSSES):
             self._end_terminated()
         else:
             super().on_failure(exc_info, send_failed_event, return_ok)
@@ -133,12 +143,21 @@ class CancellableRequest(ReportingRequest):
             super().on_timeout(soft, timeout)
 
     def cancel(self, pool: Any, signal: Any = None, **options: Any) -> None:
-        if self._is_terminated:
-            # The worker stops, or has lost its broker, and would not handle the end of the run.
-            pool.terminate_job(self.worker_pid, SIGKILL)
-            self._end_terminated()
-        else:
+        if not self._is_terminated:
             super().cancel(pool, signal, **options)
+            return
+        # The worker stops, or has lost its broker.
+        pool.terminate_job(self.worker_pid, SIGKILL)
+        if pool.is_green or self.is_over:
+            return  # the pool reports how the greenlet ends, at once or later
+        try:
+            self._end_terminated()
+        except Exception:
+            # A backend may raise any exception; the other runs have to be cancelled, too.
+            logger.exception(
+                "job %s: could not store or acknowledge its end in Celery after its termination",
+                self.id,
+            )
 
     @property
     def _is_terminated(self) -> bool:
@@ -155,6 +174,13 @@ class CancellableRequest(ReportingRequest):
             self.report_failure(self.cancelled_error)
             raise
 
+    def _is_own_outcome(self, meta: Mapping[str, Any]) -> bool:
+        # A worker may have stored REVOKED, and no more, for a job that was cancelled as it waited.
+        waited = self.cancellation is not None and self.cancellation.outcome == "cancelled"
+        if waited and meta["status"] == states.REVOKED:
+            return False
+        return super()._is_own_outcome(meta)
+
     def settle(self, report: Callable[..., None], result: Any, options: Mapping[str, Any]) -> None:
         """Handle what the pool reports as the result of the run, with Celery's method for it."""
         if not self._is_terminated:
@@ -165,14 +191,30 @@ class CancellableRequest(ReportingRequest):
             try:
                 report(self, result, **options)
             finally:
-                replace_child(self._terminating_pool, self.worker_pid)
+                self._release_child(result)
+
+    def _release_child(self, result: Any) -> None:
+        """Have the child of a terminated run replaced, after the run has ended with a result."""
+        if not replace_child(self._terminating_pool, self.worker_pid):
+            forget_termination(self._terminating_pool, self.worker_pid)
+            return
+        # The child may not have sent the end of the job, such as in an outage of the transport.
+        # The first ending that is stored counts.
+        failed, value, _runtime = result
+        error = exception_of(value) if failed else None
+        if isinstance(error, RunCancelled):
+            self.report_failure(self.cancelled_error)
+        elif error is not None and not isinstance(error, TaskPredicate):
+            self.report_failure(original_exception(error))
+        elif error is None and (success := self.stored_success()) is not None:
+            self._report_success(success)
 
     @property
     def holds_lease(self) -> bool:
-        return super().holds_lease and not self.is_left
+        return super().holds_lease and not self.is_skipped
 
     def revoked(self) -> bool:
-        if self.is_left and not self._already_revoked:
+        if self.is_skipped and not self._already_revoked:
             self._already_revoked = True
             self.acknowledge()
         if self._already_revoked:
@@ -180,7 +222,7 @@ class CancellableRequest(ReportingRequest):
             state.task_ready(self)
         found: bool = super().revoked()
         # Celery checks each message when it arrives, and before it gives the task to the pool.
-        self._is_taken = self.is_received and not found
+        self._is_given_to_pool = self.is_received and not found
         return found
 
     def _revoke(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:

@@ -35,7 +35,7 @@ def cancellable(task: Any) -> Iterator[None]:
     Raises:
         RunCancelled: the job was cancelled. Celery acknowledges the message and stores nothing.
     """
-    if is_left(task.request):
+    if is_skipped(task.request):
         raise RunCancelled("the run of another delivery ends the job")
     job = current_job()
     if not isinstance(job, Job) or job.in_body or job.job_id != job_id_of(task.request.id):
@@ -52,17 +52,17 @@ def cancellable(task: Any) -> Iterator[None]:
         raise RunCancelled(cancelled.message) from exc
 
 
-def is_left(context: Any) -> bool:
-    """Return whether the run of another delivery, in this process, ends the job of a run.
+def is_skipped(context: Any) -> bool:
+    """Return whether another delivery, in this process, ends the job of a run.
 
-    A child of a pool gets no such delivery.
+    A child of a pool does not know of it, so no delivery that a child may have is skipped.
 
     Args:
         context: the ``celery.app.task.Context`` of the run.
     """
     registry = sys.modules.get("jobcast.celery.request_registry")  # in a worker
     request = None if registry is None else registry.request_of(context)
-    return request is not None and request.is_left
+    return request is not None and request.is_skipped
 
 
 def end_cancelled(job: Job, task: Any, cancelled: JobCancelled) -> None:

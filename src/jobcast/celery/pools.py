@@ -27,3 +27,8 @@ def can_terminate(pool: Any) -> bool:
     """Return whether a pool, in the main process of its worker, can terminate a run."""
     method = pool.terminate_job
     return getattr(method, "__func__", method) is not BasePool.terminate_job
+
+
+def runs_in_children(pool: Any) -> bool:
+    """Return whether a pool runs the tasks in other processes."""
+    return can_terminate(pool) and not pool.is_green

@@ -13,7 +13,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from billiard.einfo import ExceptionWithTraceback
-from celery import VERSION
+from celery import VERSION, states
 from celery.exceptions import Reject, TimeLimitExceeded, WorkerShutdown
 from celery.utils.saferepr import saferepr
 from celery.worker import state
@@ -26,7 +26,7 @@ from jobcast.celery.failures import BrokerLost, RunCancelled, Unacceptable, orig
 from jobcast.celery.headers import origin_of_run
 from jobcast.celery.outcome_reports import fail, queue, retry, retry_later, succeed
 from jobcast.celery.request_registry import active_requests
-from jobcast.celery.stored_outcome import StoredOutcome
+from jobcast.celery.stored_outcome import OutcomeReadingRequest
 from jobcast.events import is_job_id
 from jobcast.publishing.identity import job_id_of
 from jobcast.publishing.job import NO_JOB, Job, use_job
@@ -38,7 +38,7 @@ from jobcast.transports.leases import Lease
 RUNS_WITHOUT_ETA: Final = VERSION < (5, 7)
 
 
-class ReportingRequest(StoredOutcome):
+class ReportingRequest(OutcomeReadingRequest):
     """A request that reports the outcomes of its run which the run itself cannot report."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -68,7 +68,7 @@ class ReportingRequest(StoredOutcome):
     def on_failure(
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
     ) -> None:
-        cause = raised(exc_info)
+        cause = exception_of(exc_info)
         self._cause = original_exception(cause)
         with reporting(self), self._fail_on_error():
             super().on_failure(exc_info, send_failed_event, return_ok)
@@ -133,11 +133,11 @@ class ReportingRequest(StoredOutcome):
                 self.report_failure(cause)
 
     def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
-        success = self.stored_success() if terminated else None
-        if success is None:
+        outcome = self.stored_outcome() if terminated else None
+        if outcome is None:
             self._revoke(reason, terminated, signum, expired)
         else:
-            self._end_successful(success)
+            self._end_with(outcome, signum)
 
     def _revoke(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         """End the task as revoked. It raises what a backend or a broker raises."""
@@ -148,18 +148,29 @@ class ReportingRequest(StoredOutcome):
         """Return the exception with which the job of the revoked task fails."""
         return cause_of_revocation(terminated, expired)
 
-    def _end_successful(self, success: Mapping[str, Any]) -> None:
-        """End a terminated run that has stored its success.
+    def _end_with(self, outcome: Mapping[str, Any], signum: Any) -> None:
+        """End a terminated run that has stored its outcome.
 
-        This repeats what Celery's ``on_failure`` does for a lost run in ``if success_meta``, which
-        a terminated run does not reach.
+        The run has passed the outcome on to its chord and its errbacks. For a success, this repeats
+        what Celery's ``on_failure`` does for a lost run in ``if success_meta``, which a terminated
+        run does not reach.
         """
-        state.task_ready(self, successful=True)
+        succeeded = outcome["status"] == states.SUCCESS
+        state.task_ready(self, successful=succeeded)
         self.acknowledge()
         self._already_revoked = True  # the loss of the child's process is handled
-        result = saferepr(success["result"], self.task.resultrepr_maxsize)
-        self.send_event("task-succeeded", result=result, runtime=None)
-        self._report_success(success)
+        if succeeded:
+            result = saferepr(outcome["result"], self.task.resultrepr_maxsize)
+            self.send_event("task-succeeded", result=result, runtime=None)
+            self._report_success(outcome)
+        elif outcome["status"] == states.REVOKED:
+            self.send_event("task-revoked", terminated=True, signum=signum, expired=False)
+            self.report_failure(self.cause_of_revocation(True, False))
+        else:
+            error = outcome["result"]
+            traceback = outcome.get("traceback")
+            self.send_event("task-failed", exception=saferepr(error), traceback=traceback)
+            self.report_failure(error if isinstance(error, Exception) else Exception(error))
 
     def _report_success(self, success: Mapping[str, Any]) -> None:
         self._is_reported = True
@@ -203,7 +214,7 @@ class ReportingRequest(StoredOutcome):
                 reported.wait(FLUSH_TIMEOUT)
 
 
-def raised(exc_info: Any) -> BaseException:
+def exception_of(exc_info: Any) -> BaseException:
     """Return the exception that a pool reports."""
     exc: BaseException = exc_info.exception
     return exc.exc if isinstance(exc, ExceptionWithTraceback) else exc

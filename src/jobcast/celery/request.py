@@ -23,7 +23,7 @@ class JobRequest(CancellableRequest):
         self.id = self.request_dict["id"] = storable_id(self.request_dict["id"], self.task)
         # The child receives the header with the message, so both processes name the same run.
         self.request_dict[DELIVERY_HEADER] = draw()
-        self.previous = remember(self)  # of the same job
+        self._deliveries = remember(self)  # of the same job; they last as long as one of them
 
 
 @cache

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
-from weakref import ReferenceType, WeakValueDictionary, ref
+from weakref import WeakValueDictionary
 
 from celery.worker import state
 from celery.worker.request import Request
@@ -14,18 +14,23 @@ from jobcast.publishing.identity import job_id_of
 if TYPE_CHECKING:
     from jobcast.celery.request import JobRequest
 
-# The requests by their delivery, and the latest one of each job id. Celery's own list no longer has
-# the requests that it has just stopped.
-_deliveries: WeakValueDictionary[str, JobRequest] = WeakValueDictionary()
-_latest: WeakValueDictionary[str, JobRequest] = WeakValueDictionary()
+#: Requests by their delivery, in the order of their arrival.
+Deliveries = WeakValueDictionary[str, "JobRequest"]
+
+# All requests, and those of each job, which keep the latter. Celery's own list no longer has the
+# requests that it has just stopped.
+_deliveries: Deliveries = WeakValueDictionary()
+_by_job: WeakValueDictionary[str, Deliveries] = WeakValueDictionary()
 
 
-def remember(request: JobRequest) -> ReferenceType[JobRequest] | None:
-    """Remember the request of a new delivery. Return the previous one of its job."""
-    job_id = job_id_of(request.id)
-    previous = _latest.get(job_id)
-    _deliveries[request.request_dict[DELIVERY_HEADER]] = _latest[job_id] = request
-    return None if previous is None else ref(previous)
+def remember(request: JobRequest) -> Deliveries:
+    """Remember the request of a new delivery. Return those of its job, for the request to keep."""
+    job_id, delivery = job_id_of(request.id), request.request_dict[DELIVERY_HEADER]
+    siblings = _by_job.get(job_id)
+    if siblings is None:
+        siblings = _by_job[job_id] = WeakValueDictionary()
+    _deliveries[delivery] = siblings[delivery] = request
+    return siblings
 
 
 def request_of(context: Any) -> JobRequest | None:
@@ -36,9 +41,17 @@ def request_of(context: Any) -> JobRequest | None:
     return _deliveries.get(headers_of(context).get(DELIVERY_HEADER, ""))
 
 
+def requests_of(task_id: object) -> list[JobRequest]:
+    """Return the requests of a job in this process, the latest one last, from any thread."""
+    siblings = _by_job.get(job_id_of(task_id))
+    # An iteration of the dictionary itself would fail if another thread changed it.
+    found = [] if siblings is None else [reference() for reference in siblings.valuerefs()]
+    return [request for request in found if request is not None]
+
+
 def latest_request(task_id: object) -> JobRequest | None:
     """Return the latest request of a job in this process."""
-    return _latest.get(job_id_of(task_id))
+    return next(reversed(requests_of(task_id)), None)
 
 
 def is_active(job_id: str) -> bool:
@@ -51,12 +64,9 @@ def is_active(job_id: str) -> bool:
 
 def waiting_deliveries(job_id: str) -> list[JobRequest]:
     """Return the requests of a job whose runs have not begun, such as those of redeliveries."""
-    found, request = [], latest_request(job_id)
-    while request is not None:
-        if not (request.time_start or request.is_over):
-            found.append(request)
-        request = None if request.previous is None else request.previous()
-    return found
+    return [
+        request for request in requests_of(job_id) if not (request.time_start or request.is_over)
+    ]
 
 
 def active_requests() -> list[Request]:

@@ -1,11 +1,11 @@
-"""Recognise that a run has stored its outcome before Celery lost it, or is to terminate it."""
+"""Tell whether a run has stored its outcome."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from celery import states
 from celery.worker.request import Request
@@ -15,10 +15,14 @@ from jobcast.celery.result_backend import can_access_results, read_meta
 logger = logging.getLogger(__name__)
 
 
-class StoredOutcome(Request):
+#: The states that a run of a task may store as its last one.
+ENDINGS: Final = frozenset({states.SUCCESS, states.FAILURE, states.REVOKED})
+
+
+class OutcomeReadingRequest(Request):
     """A request that knows whether its run has stored its outcome."""
 
-    _success: Mapping[str, Any] | None = None  # the meta data of the result
+    _outcome: Mapping[str, Any] | None = None  # the meta data of the result
 
     def stored_success(self) -> Mapping[str, Any] | None:
         """Return the meta data of the result if the run has stored its success.
@@ -26,24 +30,28 @@ class StoredOutcome(Request):
         A child stores the result before it publishes the end of the job, and may be lost or
         terminated in between. Celery then keeps the result, so the job has to succeed, too.
         """
-        if self._success is None and self.time_start:
+        if self._outcome is None and self.time_start:
             meta = self._read_success()
-            self._success = meta if meta and self._is_own_result(meta) else None
-        return self._success
+            self._outcome = meta if meta and self._is_own_result(meta) else None
+        outcome = self._outcome
+        return outcome if outcome is not None and outcome["status"] == states.SUCCESS else None
 
-    def has_stored_outcome(self) -> bool:
-        """Return whether the run has stored its result or its failure, and only has to publish it.
+    def stored_outcome(self) -> Mapping[str, Any] | None:
+        """Return the meta data of the result, failure or revocation that the run has stored.
 
-        If the time of a failure cannot be compared, it may be that of an earlier sending.
+        The run then only has to publish it. If the time of a failure or of a revocation cannot be
+        compared, it may be that of an earlier sending.
         """
-        if self.stored_success() is not None:
-            return True
-        meta = self._read(lambda: read_meta(self.task.backend, self.id))
-        return (
-            meta is not None
-            and meta["status"] == states.FAILURE
-            and self._is_own_result(meta, otherwise=False)
-        )
+        if self._outcome is None and self.time_start and self.store_errors:
+            meta = self._read(lambda: read_meta(self.task.backend, self.id))
+            if meta is not None and self._is_own_outcome(meta):
+                self._outcome = meta
+        return self._outcome
+
+    def _is_own_outcome(self, meta: Mapping[str, Any]) -> bool:
+        """Return whether a state of the task is the outcome of this run."""
+        status = meta["status"]
+        return status in ENDINGS and self._is_own_result(meta, otherwise=status == states.SUCCESS)
 
     def _success_was_stored(self) -> Any:
         """Return the meta data of a stored success, for Celery 5.7 after the loss of a child."""
@@ -57,6 +65,8 @@ class StoredOutcome(Request):
         Celery reads and stores results in this thread, too. Another thread could hold a lock of the
         backend during a fork, and deadlock the new child.
         """
+        if self.ignore_result:
+            return None
         read = getattr(super(), "_success_was_stored", None)
         if read is not None:
             return self._read(lambda: read() or None)
@@ -65,17 +75,16 @@ class StoredOutcome(Request):
 
     def _read(self, read: Callable[[], Mapping[str, Any] | None]) -> Mapping[str, Any] | None:
         """Return what a function reads from the backend; None if it cannot be read."""
-        if self.ignore_result or not can_access_results(self.task.backend):
+        if not can_access_results(self.task.backend):
             return None
         try:
             return read()
         except Exception:
             # A backend may raise any exception; it must not end the loop that serves all children.
             logger.exception(
-                "could not read the result of job %s, which its run may have stored before it was"
-                " lost; without another outcome, the job ends as lost after JOBCAST_LOST_AFTER",
-                self.id,
-            )
+                "job %s: could not read whether its run has stored an outcome in Celery's result"
+                " backend; handling the run as one without a stored outcome", self.id,
+            )  # fmt: skip
             return None
 
     def _is_own_result(self, meta: Mapping[str, Any], *, otherwise: bool = True) -> bool:

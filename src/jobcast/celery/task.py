@@ -15,7 +15,7 @@ from celery.canvas import Signature
 from jobcast.celery import lifecycle as lifecycle  # connects Celery's signals
 from jobcast.celery.apps import enter_call, is_inside_call
 from jobcast.celery.cancel_attributes import check_attributes
-from jobcast.celery.cancelled import cancellable, is_left, revoked_if_cancelled
+from jobcast.celery.cancelled import cancellable, is_skipped, revoked_if_cancelled
 from jobcast.celery.canvas import find_last_step, mark_last_step
 from jobcast.celery.description import info_of_run
 from jobcast.celery.enqueue import is_followed, sending
@@ -323,7 +323,7 @@ class ProgressTask(Task):
     def begin_run(self, task: Any) -> None:
         """Publish that a run of this task, or of its replacement, begins."""
         task_id = task.request.id
-        job = None if is_left(task.request) else self._job(task_id, task, waits=True)
+        job = None if is_skipped(task.request) else self._job(task_id, task, waits=True)
         if job is None or job is current_job():
             return
         job.package = package_of(task)

@@ -90,6 +90,16 @@ async def test_a_run_that_survives_its_termination_without_an_outcome_is_cancell
     await eventually(lambda: not process.exists(), "the end of the process")
 
 
+@in_pools(*TERMINATING)
+async def test_the_stored_failure_of_a_run_that_hangs_in_a_hook_counts(here: Harness) -> None:
+    job_id = await here.begun(here.send(jobs.fails_and_hangs))
+    await eventually(lambda: "hook" in here.steps(job_id), f"hook of {job_id}")
+    assert here.cancel(job_id).terminates
+    await here.wait_outcome(job_id, "FAILURE", error="LookupError", reason="failure")
+    assert f"job {job_id}: terminating its run" in here.worker.log
+    assert here.steps(job_id) == ["began", "errback LookupError", "hook"]
+
+
 @in_pools("threads", "solo")
 async def test_a_pool_without_termination_warns_of_a_run_that_goes_on(here: Harness) -> None:
     job_id = await here.begun(here.send(jobs.finishes_after_its_grace))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -10,13 +11,14 @@ from typing import Any
 import pytest
 from celery import Celery
 from celery.app.trace import build_tracer
+from celery.concurrency.base import BasePool
 from celery.worker import state
 
 from jobcast import ProgressTask
 from jobcast.celery.cancel_requests import CancelRequests
 from jobcast.celery.headers import SENDING_HEADER
 from jobcast.celery.request import JobRequest, request_class
-from jobcast.celery.request_registry import request_of
+from jobcast.celery.request_registry import latest_request, request_of, requests_of
 from jobcast.transports.cancellation import Cancellation
 from jobcast.transports.memory import MemoryBroker
 from tests.support import new_id
@@ -56,7 +58,7 @@ def graces() -> list[str]:
 def requests(app: Celery, graces: list[str]) -> CancelRequests:
     consumer = SimpleNamespace(
         app=app,
-        pool=SimpleNamespace(is_green=False),
+        pool=BasePool(),  # of threads, for example
         call_soon=lambda function, *args: function(*args),
         timer=SimpleNamespace(call_after=lambda _seconds, _guarded, args: graces.append(args[0])),
     )
@@ -64,8 +66,18 @@ def requests(app: Celery, graces: list[str]) -> CancelRequests:
 
 
 @pytest.fixture
-def message(task: Any) -> Any:
-    return send(task)
+def errors() -> list[str]:
+    """Return the errors that the errback of the message gets."""
+    return []
+
+
+@pytest.fixture
+def message(app: Celery, task: Any, errors: list[str]) -> Any:
+    @app.task(shared=False)
+    def called_back(request: Any, exc: Any, traceback: Any) -> None:
+        errors.append(type(exc).__name__)
+
+    return send(task, link_error=called_back.s())
 
 
 @pytest.fixture
@@ -174,9 +186,75 @@ def test_a_delivery_in_the_queue_of_a_pool_of_threads_does_not_run(
     assert broker.snapshot(first.id, None).state == "queued"
 
 
+def test_a_delivery_that_a_pool_of_processes_has_gets_its_grace(
+    task: Any, message: Any, first: JobRequest, requests: CancelRequests, graces: list[str]
+) -> None:
+    """No child knows which deliveries are skipped."""
+    requests.consumer.pool = SimpleNamespace(is_green=False, terminate_job=print)
+    second, third = receive(task, message), receive(task, message)
+    assert take(second)
+    requests.learn(covering(message))
+    begun(second)
+    assert second.holds_lease
+    assert graces == [first.id, first.id]
+    assert third.is_skipped
+
+
+def test_one_of_several_waiting_deliveries_is_discarded(
+    task: Any, message: Any, requests: CancelRequests, errors: list[str]
+) -> None:
+    waiting = [receive(task, message) for _ in range(3)]
+    for _ in range(2):
+        requests.learn(covering(message, "cancelled"))
+    assert [request.is_over for request in waiting] == [True, False, False]
+    assert result_of(waiting[0]) == "REVOKED"
+    assert not any(map(take, waiting))
+    assert all(request.acknowledged for request in waiting)
+    assert errors == ["TaskRevokedError"]
+
+
+def test_waiting_deliveries_are_left_to_one_that_the_pool_has(
+    task: Any, message: Any, requests: CancelRequests, graces: list[str], errors: list[str]
+) -> None:
+    waiting = [receive(task, message) for _ in range(3)]
+    assert take(waiting[1])
+    requests.learn(covering(message))
+    begun(waiting[1])
+    assert graces == [waiting[1].id]
+    assert not take(waiting[0])
+    assert not take(waiting[2])
+    assert errors == []
+
+
+def test_a_waiting_delivery_of_an_earlier_sending_is_discarded(
+    task: Any, message: Any, requests: CancelRequests, errors: list[str]
+) -> None:
+    waiting = receive(task, message)
+    again = receive(task, send(task, task_id=waiting.id))
+    requests.learn(covering(message, "cancelled"))
+    assert not take(waiting)
+    assert take(again)
+    assert errors == ["TaskRevokedError"]
+
+
 def test_a_run_knows_its_own_request(task: Any, message: Any) -> None:
     """A stopped run is one of several with the same id."""
     first, second = receive(task, message), receive(task, message)
     assert request_of(first._context) is first
     assert request_of(second._context) is second
     assert request_class(task.Request) is JobRequest
+
+
+def test_a_delivery_is_known_after_later_ones_have_gone(task: Any, message: Any) -> None:
+    first, second, third = (receive(task, message) for _ in range(3))
+    assert requests_of(first.id) == [first, second, third]
+    del second
+    gc.collect()
+    assert requests_of(first.id) == [first, third]
+    del third
+    gc.collect()
+    assert latest_request(first.id) is first
+    job_id = first.id
+    del first
+    gc.collect()
+    assert requests_of(job_id) == []

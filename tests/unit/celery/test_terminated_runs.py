@@ -17,9 +17,12 @@ from celery.concurrency.asynpool import SCHED_STRATEGY_FAIR, SCHED_STRATEGY_FCFS
 from celery.exceptions import Terminated, TimeLimitExceeded
 from celery.worker import state
 from celery.worker.request import create_request_cls
+from msgspec import structs
 
 from jobcast import ProgressTask
 from jobcast.celery.background import background
+from jobcast.celery.cancelled import mark_cancelled
+from jobcast.celery.failures import RunCancelled
 from jobcast.celery.headers import SENDING_HEADER
 from jobcast.celery.request import JobRequest, request_class
 from jobcast.publishing import runtime
@@ -43,6 +46,8 @@ def app(broker: MemoryBroker) -> Iterator[Celery]:
 class Pool:
     """A pool that only records which signals it would send."""
 
+    is_green = False
+
     def __init__(self, strategy: int = SCHED_STRATEGY_FAIR) -> None:
         self.sent: list[tuple[int, int]] = []
         self._pool = SimpleNamespace(sched_strategy=strategy)
@@ -64,8 +69,13 @@ class Run:
         )  # fmt: skip
         def task() -> None: ...
 
+        @app.task(shared=False)
+        def called_back(request: Any, exc: Any, traceback: Any) -> None:
+            self.errors.append(type(exc).__name__)
+
         self.answers: list[str] = []
-        message = send(task)
+        self.errors: list[str] = []  # for the errback
+        message = send(task, link_error=called_back.s())
         cls = create_request_cls(request_class(task.Request), task, pool, "unit", None, app=app)
         self.request: JobRequest = cls(
             message, app=app, task=task, headers=message.headers, decoded=False,
@@ -76,7 +86,7 @@ class Run:
         self.request.cancellation = Cancellation(
             job_id=self.request.id, sending=message.headers[SENDING_HEADER], by="alice"
         )
-        self.request.terminate_run(pool)
+        self.request.send_sigterm(pool)
 
     def fail(self, exc: BaseException) -> None:
         """Report an exception as a pool of processes does."""
@@ -96,6 +106,10 @@ class Run:
         assert here is not None
         here.publisher.flush()
         return str(broker.snapshot(self.request.id, None).state)
+
+
+def fail_away(*_: Any, **__: Any) -> None:
+    raise OSError("the backend is away")
 
 
 @pytest.fixture
@@ -158,6 +172,28 @@ def test_a_shutdown_kills_a_terminated_run_and_revokes_it(
     assert run.ended(broker) == "cancelled"
 
 
+def test_a_shutdown_leaves_the_end_of_a_greenlet_to_the_report_of_its_pool(
+    run: Run, pool: Pool, broker: MemoryBroker
+) -> None:
+    """The greenlet may catch the exception, and return."""
+    pool.is_green = True
+    run.request.cancel(pool)
+    assert pool.sent == [(PID, SIGTERM), (PID, SIGKILL)]
+    assert (run.state, run.answers, run.request.is_over) == ("PENDING", [], False)
+    run.request.task.backend.mark_as_done(run.request.id, "done")
+    run.request.on_success((0, "'done'", 0.1))
+    assert (run.state, run.answers, run.errors) == ("SUCCESS", ["acknowledged"], [])
+
+
+def test_a_shutdown_goes_on_if_the_end_of_a_terminated_run_cannot_be_stored(
+    run: Run, pool: Pool, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run.request.task.backend, "mark_as_revoked", fail_away)
+    run.request.cancel(pool)
+    assert run.answers == []
+    assert run.ended(broker) == "cancelled"
+
+
 def test_a_terminated_run_that_has_stored_its_result_succeeds(
     run: Run, broker: MemoryBroker
 ) -> None:
@@ -167,15 +203,68 @@ def test_a_terminated_run_that_has_stored_its_result_succeeds(
     assert run.ended(broker) == "complete"
 
 
-def test_a_run_that_has_stored_its_failure_only_has_to_publish_it(run: Run) -> None:
+def lose(run: Run, pool: Pool, by: str) -> None:
+    """End a terminated run without a report of its own."""
+    if by == "its loss":
+        run.fail(Terminated(15))
+    elif by == "a time limit":
+        run.request.on_timeout(False, 1)
+    else:
+        run.request.cancel(pool)
+
+
+losses = pytest.mark.parametrize("by", ["its loss", "a time limit", "a shutdown"])
+
+
+@losses
+def test_a_terminated_run_that_has_stored_its_failure_fails_once(
+    run: Run, pool: Pool, broker: MemoryBroker, by: str
+) -> None:
+    request = run.request
+    error = LookupError("no such row")
+    request.task.backend.mark_as_failure(request.id, error, request=request._context)
+    lose(run, pool, by)
+    assert (run.state, run.errors) == ("FAILURE", ["LookupError"])
+    assert (run.answers, request.is_over) == (["acknowledged"], True)
+    assert run.ended(broker) == "error"
+
+
+@losses
+def test_a_terminated_run_that_has_stored_its_cancellation_is_cancelled_once(
+    run: Run, pool: Pool, broker: MemoryBroker, by: str
+) -> None:
+    request = run.request
+    mark_cancelled(request.task, request._context, request.cancelled_error)
+    lose(run, pool, by)
+    assert (run.state, run.errors) == ("REVOKED", ["TaskRevokedError"])
+    assert (run.answers, request.is_over) == (["acknowledged"], True)
+    assert run.ended(broker) == "cancelled"
+
+
+def test_the_mark_of_a_job_that_waited_is_not_the_outcome_of_its_run(run: Run) -> None:
+    """A worker that marks a job calls none of its errbacks."""
+    request = run.request
+    assert request.cancellation is not None
+    request.cancellation = structs.replace(request.cancellation, outcome="cancelled")
+    request.task.backend.mark_as_revoked(request.id, "cancelled")
+    run.fail(Terminated(15))
+    assert (run.state, run.errors) == ("REVOKED", ["TaskRevokedError"])
+
+
+@pytest.mark.parametrize("status", ["FAILURE", "REVOKED"])
+def test_a_run_knows_the_outcome_that_it_has_stored(run: Run, status: str) -> None:
     backend = run.request.task.backend
-    assert not run.request.has_stored_outcome()
+    assert run.request.stored_outcome() is None
     backend.store_result(run.request.id, None, "STARTED")
-    assert not run.request.has_stored_outcome()
-    backend.mark_as_failure(run.request.id, LookupError("no such row"))
-    assert run.request.has_stored_outcome()
-    run.request.time_start = time.time() + TIMEOUT
-    assert not run.request.has_stored_outcome(), "the failure is that of an earlier sending"
+    assert run.request.stored_outcome() is None
+    backend.store_result(run.request.id, LookupError("no such row"), status)
+    run.request.time_start, begun = time.time() + TIMEOUT, run.request.time_start
+    assert run.request.stored_outcome() is None, "the outcome is that of an earlier sending"
+    run.request.time_start = begun
+    outcome = run.request.stored_outcome()
+    assert outcome is not None
+    assert outcome["status"] == status
+    assert run.request.stored_success() is None
 
 
 def test_a_stored_failure_whose_time_cannot_be_compared_may_be_an_earlier_one(
@@ -183,16 +272,30 @@ def test_a_stored_failure_whose_time_cannot_be_compared_may_be_an_earlier_one(
 ) -> None:
     meta = {"status": "FAILURE", "result": None, "date_done": datetime(2026, 1, 1)}  # noqa: DTZ001
     monkeypatch.setattr(run.request.task.backend, "_get_task_meta_for", lambda _: meta)
-    assert not run.request.has_stored_outcome()
+    assert run.request.stored_outcome() is None
 
 
 def test_the_result_of_a_terminated_run_counts_and_its_child_is_replaced(
-    run: Run, pool: Pool
+    run: Run, pool: Pool, broker: MemoryBroker
 ) -> None:
     run.request.task.backend.mark_as_done(run.request.id, "done")
     run.request.on_success((0, "'done'", 0.1))
     assert (run.state, run.answers, run.request.is_over) == ("SUCCESS", ["acknowledged"], True)
     assert pool.sent == [(PID, SIGTERM), (PID, SIGKILL)]
+    assert run.ended(broker) == "complete", "the killed child may not have sent it"
+
+
+@pytest.mark.parametrize(
+    ("error", "state"), [(LookupError(), "error"), (RunCancelled(), "cancelled")]
+)
+def test_the_main_process_reports_the_error_of_a_child_that_is_replaced(
+    run: Run, broker: MemoryBroker, error: Exception, state: str
+) -> None:
+    try:
+        raise error
+    except Exception:
+        run.request.on_success((1, ExceptionInfo(), 0.1))
+    assert run.ended(broker) == state
 
 
 def test_a_child_that_may_have_begun_another_run_is_not_replaced(app: Celery) -> None:
@@ -204,10 +307,7 @@ def test_a_child_that_may_have_begun_another_run_is_not_replaced(app: Celery) ->
 def test_a_terminated_run_is_cancelled_for_its_followers_if_the_backend_fails(
     run: Run, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*_: Any, **__: Any) -> None:
-        raise OSError("the backend is away")
-
-    monkeypatch.setattr(run.request.task.backend, "mark_as_revoked", fail)
+    monkeypatch.setattr(run.request.task.backend, "mark_as_revoked", fail_away)
     with pytest.raises(OSError, match="away"):
         run.fail(Terminated(15))
     assert run.ended(broker) == "cancelled"

@@ -64,6 +64,23 @@ async def test_deleted_queue_starts_a_new_epoch_for_followers(
     await manager.aclose()
 
 
+async def test_queue_that_is_lost_with_an_unknown_error_starts_a_new_epoch(
+    rabbitmq: RabbitMQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_pipeline(rabbitmq.url) as pipe:
+        acknowledge, epochs = pipe.consumer._acknowledge, len(_epochs(pipe.follower))
+
+        def fail(channel: Any) -> None:
+            pipe.consumer._acknowledge = acknowledge  # type: ignore[method-assign]
+            channel.queue_delete(pipe.queue)
+            raise AttributeError("an error of the driver")
+
+        pipe.consumer._acknowledge = fail  # type: ignore[method-assign]
+        await eventually(lambda: "an error of the driver" in caplog.text, "error")
+        await eventually(lambda: pipe.relay.ready, "process that is ready again")
+        await eventually(lambda: len(_epochs(pipe.follower)) > epochs, "another epoch")
+
+
 async def test_unbound_queue_is_bound_again(rabbitmq: RabbitMQ) -> None:
     async with open_pipeline(rabbitmq.url) as pipe, open_pipeline(rabbitmq.url) as other:
         await asyncio.to_thread(

@@ -11,6 +11,7 @@ from queue import Empty, SimpleQueue
 
 import pytest
 from kombu.connection import Connection
+from kombu.exceptions import KombuError
 
 from jobcast.errors import PublishFailed, TransportUnavailable
 from jobcast.events import JobComplete, JobStatus
@@ -19,6 +20,7 @@ from jobcast.transports import Message, Origin, Outgoing, Run
 from jobcast.transports.amqp import canceller, inbox
 from jobcast.transports.amqp import listener as control_channel
 from jobcast.transports.amqp.cancellation import CancelRequest
+from jobcast.transports.amqp.kept import read_kept
 from jobcast.transports.amqp.names import REQUEST_KEY, Names
 from jobcast.transports.amqp.publisher import KombuPublisher
 from jobcast.transports.amqp.source import KombuSource
@@ -139,7 +141,7 @@ async def test_publish_succeeds_while_another_process_reads_the_kept_requests(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(inbox, "READ_TRIES", 3)
+    monkeypatch.setattr(inbox, "LOCK_TRIES", 3)
     seen, job_id = list[Cancellation](), new_job_id()
     keep(rabbitmq.url, names, request(job_id).encode())
     publisher = KombuPublisher(rabbitmq.url, prefix=names.prefix)
@@ -484,7 +486,7 @@ def test_subscription_begins_with_the_kept_requests(rabbitmq: RabbitMQ, names: N
 def test_subscription_reads_the_kept_requests_once_no_other_process_does(
     rabbitmq: RabbitMQ, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control_channel, "READ_TRIES", 1)
+    monkeypatch.setattr(control_channel, "LOCK_TRIES", 1)
     monkeypatch.setattr(control_channel, "POLL_INTERVAL", 0.1)
     job_id, heard = new_job_id(), SimpleQueue[Cancellation]()
     keep(rabbitmq.url, names, request(job_id).encode())
@@ -528,3 +530,13 @@ def test_subscription_that_is_never_silent_stays(
     listener.close()
     publisher.close()
     assert "lost the subscription" not in caplog.text
+
+
+def test_waiting_for_the_other_readers_uses_one_channel(rabbitmq: RabbitMQ, names: Names) -> None:
+    lock = names.read_lock(names.cancellations)
+    with Connection(rabbitmq.url) as reader, Connection(rabbitmq.url) as waiting:
+        reader.channel().queue_declare(lock, exclusive=True)
+        before = len(waiting.connection.channels)
+        with pytest.raises(KombuError, match=lock):
+            read_kept(waiting, names.kept_requests(), lock, CancelRequest.decode, tries=3)
+        assert len(waiting.connection.channels) == before

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -13,7 +14,7 @@ from kombu.message import Message as Delivery
 from kombu.messaging import Consumer as KombuConsumer
 
 from jobcast.transports.amqp.connection import KOMBU_ERRORS, connection
-from jobcast.transports.amqp.kept import READ_TRIES, OthersReading
+from jobcast.transports.amqp.lock import LOCK_TRIES, LockHeld
 from jobcast.transports.amqp.names import Names
 from jobcast.transports.amqp.requests import KnownRequests
 from jobcast.transports.cancellation import OnCancellation, notify
@@ -48,20 +49,21 @@ class KombuListener(ReconnectingListener):
             )
             consumer.consume()
             on_subscribed()
-            has_kept = self._deliver_kept(broker, READ_TRIES)
+            has_kept, read_at = self._deliver_kept(broker, LOCK_TRIES), time.monotonic()
             while not self.is_closed:
                 with suppress(TimeoutError):
                     broker.drain_events(timeout=POLL_INTERVAL)
                 # This connection sends nothing else, even if it receives all the time.
                 broker.heartbeat_check()
-                has_kept = has_kept or self._deliver_kept(broker, tries=1)
+                if not has_kept and time.monotonic() - read_at >= POLL_INTERVAL:
+                    has_kept, read_at = self._deliver_kept(broker, tries=1), time.monotonic()
 
     def _deliver_kept(self, broker: Connection, tries: int) -> bool:
         """Pass on the kept requests. Return False if another process was reading them."""
         kept = KnownRequests()
         try:
             kept.add_kept(broker, self._names, tries)
-        except OthersReading:
+        except LockHeld:
             return False
         except AccessRefused as exc:
             logger.debug("may not read the kept requests to cancel jobs: %s", exc)

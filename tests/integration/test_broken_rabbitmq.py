@@ -15,15 +15,23 @@ from jobcast.liveness.monitor import LeaseMonitor
 from jobcast.realtime.relay import Relay
 from jobcast.testing import log, new_job_id, progress, started
 from jobcast.transports import Outgoing, Retention, Run, open_publisher
-from jobcast.transports.amqp import consumer
+from jobcast.transports.amqp import consumer, gate
+from jobcast.transports.amqp.connection import BLOCKED
+from jobcast.transports.amqp.gate import Gate
 from jobcast.transports.amqp.names import Names
-from jobcast.transports.amqp.publisher import BLOCKED, KombuPublisher
+from jobcast.transports.amqp.publisher import KombuPublisher
 from jobcast.transports.amqp.source import KombuClientManager
 from jobcast.transports.leases import Lease, LeaseTimeouts
 from jobcast.transports.revocations import Revocation
 from tests.support import TIMEOUT, eventually, wait_for
 from tests.support.rabbitmq import RabbitMQ
-from tests.support.rabbitmq_pipeline import LEASE, is_routed, on_admin_channel, open_pipeline
+from tests.support.rabbitmq_pipeline import (
+    LEASE,
+    Pipeline,
+    is_routed,
+    on_admin_channel,
+    open_pipeline,
+)
 from tests.support.recorder import Recorder
 
 
@@ -148,6 +156,38 @@ async def test_deleted_exchanges_of_other_messages_are_redeclared(
         await asyncio.wait_for(pipe.source.bus.get(), TIMEOUT)
         await eventually(lambda: received, "revocation")
         assert received == [revocation]
+
+
+async def test_server_process_that_starts_while_the_broker_blocks_publishers_is_ready_later(
+    rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(gate, "BLOCKED_INTERVAL", 0.1)
+    pipe, checks = Pipeline(rabbitmq.url), list[float]()
+    check = Gate.check
+
+    def count_check(self: Gate) -> bool:
+        was_gone = check(self)
+        checks.append(time.monotonic())
+        return was_gone
+
+    monkeypatch.setattr(Gate, "check", count_check)
+    alarm = rabbitmq.alarm()
+    await asyncio.to_thread(alarm.__enter__)
+    try:
+        pipe.relay.start()
+        await eventually(lambda: BLOCKED in caplog.text, "warning")
+        await eventually(lambda: len(checks) > 2, "repeated checks")
+        assert not pipe.relay.ready
+    finally:
+        await asyncio.to_thread(alarm.__exit__, None, None, None)
+    await eventually(lambda: pipe.relay.ready, "process that is ready")
+    await pipe.relay.join(pipe.job.job_id, pipe.follower)
+    pipe.publish_lines(1)
+    await pipe.wait_received()
+    assert "reconnecting" not in caplog.text
+    await asyncio.to_thread(pipe.publisher.close)
+    await pipe.relay.aclose()
+    await pipe.manager.aclose()
 
 
 async def test_no_job_is_lost_while_the_broker_blocks_publishers(

@@ -17,7 +17,9 @@ from jobcast.transports.prefix import DEFAULT_PREFIX
 CONNECT_TIMEOUT: Final = 2.0  # seconds
 ANSWER_TIMEOUT: Final = 5.0  # seconds
 
-#: Exceptions of Kombu and its driver when a broker is unreachable or refuses a request or a message.
+BLOCKED: Final = "the broker blocks publishers: its memory or disk alarm is set"
+
+#: Exceptions of Kombu and its driver when a broker is unreachable, or refuses a request or message.
 KOMBU_ERRORS: Final = (KombuError, AMQPError, MessageNacked, OSError)
 
 

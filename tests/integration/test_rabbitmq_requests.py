@@ -12,6 +12,7 @@ from queue import Empty, SimpleQueue
 import pytest
 from kombu.connection import Connection
 from kombu.exceptions import KombuError
+from msgspec import structs
 
 from jobcast.errors import PublishFailed, TransportUnavailable
 from jobcast.events import JobComplete, JobStatus
@@ -476,8 +477,13 @@ def test_subscription_begins_with_the_kept_requests(rabbitmq: RabbitMQ, names: N
     heard = SimpleQueue[Cancellation]()
     publisher = KombuPublisher(rabbitmq.url, prefix=names.prefix)
     listener = publisher.listen(heard.put)
-    found = [heard.get(timeout=TIMEOUT).job_id for _ in range(2)]
-    assert found == [again.cancellation.job_id, kept.cancellation.job_id]
+    found = [heard.get(timeout=TIMEOUT) for _ in range(2)]
+    assert [each.job_id for each in found] == [again.cancellation.job_id, kept.cancellation.job_id]
+    assert {each.outcome for each in found} == {"kept"}
+    # The server process withdraws a request after the worker has read it.
+    publisher.pass_to_workers(withdrawn)
+    publisher.withdraw_cancellation(kept)
+    assert heard.get(timeout=TIMEOUT) == structs.replace(kept.cancellation, outcome="withdrawn")
     listener.close()
     publisher.close()
     assert heard.empty()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Any, Final
 
-from kombu.entity import Exchange, Queue
+from kombu.entity import Exchange, Queue, binding
 from msgspec import Struct
 
 from jobcast.transports.cancellation import KEPT_FOR, MAX_KEPT
@@ -95,12 +95,11 @@ class Names(Struct, frozen=True):
         return kept_queue(exchange, REQUEST_KEY, max_length=MAX_KEPT, message_ttl=KEPT_FOR)
 
     def new_notices_queue(self) -> Queue:
-        """Return a queue of a worker process, for the notices of accepted requests."""
+        """Return a queue of a worker process, for notices of accepted requests, and withdrawals."""
         exchange = self.cancellations_exchange()
         return Queue(
             self.new_queue(exchange.name),
-            exchange,
-            NOTICE_KEY,
+            bindings=[binding(exchange, key) for key in (NOTICE_KEY, REQUEST_KEY)],
             durable=False,
             exclusive=True,
             auto_delete=True,

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from amqp.basic_message import Message
 from kombu.connection import Connection
 
 from jobcast.events import Cursor
@@ -18,7 +19,7 @@ from jobcast.transports import Outgoing, Retention, Run, open_publisher
 from jobcast.transports.amqp import consumer, gate
 from jobcast.transports.amqp.connection import BLOCKED
 from jobcast.transports.amqp.gate import Gate
-from jobcast.transports.amqp.names import Names
+from jobcast.transports.amqp.names import EVENTS_KEY, Names
 from jobcast.transports.amqp.publisher import KombuPublisher
 from jobcast.transports.amqp.source import KombuClientManager
 from jobcast.transports.leases import Lease, LeaseTimeouts
@@ -87,6 +88,20 @@ async def test_queue_that_is_lost_with_an_unknown_error_starts_a_new_epoch(
         await eventually(lambda: "an error of the driver" in caplog.text, "error")
         await eventually(lambda: pipe.relay.ready, "process that is ready again")
         await eventually(lambda: len(_epochs(pipe.follower)) > epochs, "another epoch")
+
+
+async def test_foreign_messages_do_not_stop_a_server_process(
+    rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "PREFETCH", 1)
+    async with open_pipeline(rabbitmq.url) as pipe:
+        await asyncio.to_thread(
+            on_admin_channel,
+            rabbitmq,
+            lambda channel: channel.basic_publish(Message("{}"), Names().servers, EVENTS_KEY),
+        )
+        pipe.publish_lines(1)
+        await pipe.wait_received()
 
 
 async def test_unbound_queue_is_bound_again(rabbitmq: RabbitMQ) -> None:

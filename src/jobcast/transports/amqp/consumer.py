@@ -278,12 +278,15 @@ class Consumer:
     def _handle(self, message: Delivery) -> None:
         exchange = message.delivery_info["exchange"]
         self._on_arrival(exchange)
-        kind = message.properties.get("type")
-        if kind == CANCEL:
-            self._on_cancel(message.body)
-        elif kind != CANARY:
-            self._handlers[exchange](message.body)
-        self._handled.append(message)
+        kind, handler = message.properties.get("type"), self._handlers.get(exchange)
+        try:
+            if kind == CANCEL:
+                self._on_cancel(message.body)
+            elif kind != CANARY and handler is not None:
+                handler(message.body)
+        finally:
+            # The broker sends a limited number of messages that are not acknowledged.
+            self._handled.append(message)
 
     def _acknowledge(self, channel: Any) -> None:
         while self._handled:

@@ -12,7 +12,8 @@ from jobcast.transports.cancellation import KEPT_FOR, MAX_KEPT
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.revocations import MAX_REVOCATIONS
 
-#: The routing key of events, and of their exchange's binding to the exchange of the servers.
+#: The routing key of events, and of their exchange's binding to the exchange of the servers. The
+#: latter routes by the key of the message: an event with another key reaches no server process.
 EVENTS_KEY: Final = ""
 #: The routing keys of the exchange for cancellations.
 REQUEST_KEY: Final = "request"  # before it takes effect

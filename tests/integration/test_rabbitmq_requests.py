@@ -32,6 +32,7 @@ from tests.support.rabbitmq_pipeline import on_admin_channel
 
 ALREADY_ENDED = CancelAnswer(outcome="already_ended")
 READERS = 4
+MANY = 1_000_000
 SENT, RUN = Run("aa"), Run("aa", 1, "d1")
 
 
@@ -346,6 +347,27 @@ async def test_request_that_failed_for_its_client_is_withdrawn(
         await asyncio.to_thread(worker.publish, [status(job_id, "started", RUN)])
         assert not await asyncio.to_thread(heard_at_start, rabbitmq.url, names, job_id)
         assert (await source.snapshot(job_id)).state == "started"
+    await asyncio.to_thread(worker.close)
+
+
+@pytest.mark.parametrize("limit", [0, 1], ids=["too many", "end of the process"])
+async def test_request_that_is_not_withdrawn_is_logged(
+    rabbitmq: RabbitMQ,
+    names: Names,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    limit: int,
+) -> None:
+    monkeypatch.setattr(canceller, "MAX_WITHDRAWING", limit)
+    job_id, worker = new_job_id(), KombuPublisher(rabbitmq.url, prefix=names.prefix)
+    async with failing(rabbitmq.url, names, monkeypatch) as (source, publisher):
+        publisher.passes_only, publisher.withdrawals = True, MANY
+        await asyncio.to_thread(worker.publish, [status(job_id, "queued", SENT)])
+        with pytest.raises(PublishFailed):
+            await source.cancel(Cancellation(job_id=job_id))
+        await eventually(lambda: "withdraw" in caplog.text, "failed withdrawal")
+    assert f"job {job_id}: gave up withdrawing" in caplog.text
+    assert ("trying again" in caplog.text) == bool(limit)
     await asyncio.to_thread(worker.close)
 
 

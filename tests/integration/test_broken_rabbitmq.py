@@ -81,6 +81,9 @@ async def test_queue_that_is_lost_with_an_unknown_error_starts_a_new_epoch(
 
         def fail(channel: Any) -> None:
             pipe.consumer._acknowledge = acknowledge  # type: ignore[method-assign]
+            # Without consumers: their cancellation by the broker would interrupt the close.
+            for tag in [*channel.callbacks]:
+                channel.basic_cancel(tag)
             channel.queue_delete(pipe.queue)
             raise AttributeError("an error of the driver")
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from amqp.basic_message import Message
 from kombu.connection import Connection
 
 from jobcast.events import Cursor
@@ -15,15 +16,23 @@ from jobcast.liveness.monitor import LeaseMonitor
 from jobcast.realtime.relay import Relay
 from jobcast.testing import log, new_job_id, progress, started
 from jobcast.transports import Outgoing, Retention, Run, open_publisher
-from jobcast.transports.amqp import consumer
-from jobcast.transports.amqp.names import Names
-from jobcast.transports.amqp.publisher import BLOCKED, KombuPublisher
+from jobcast.transports.amqp import consumer, gate
+from jobcast.transports.amqp.connection import BLOCKED
+from jobcast.transports.amqp.gate import Gate
+from jobcast.transports.amqp.names import EVENTS_KEY, Names
+from jobcast.transports.amqp.publisher import KombuPublisher
 from jobcast.transports.amqp.source import KombuClientManager
 from jobcast.transports.leases import Lease, LeaseTimeouts
 from jobcast.transports.revocations import Revocation
 from tests.support import TIMEOUT, eventually, wait_for
 from tests.support.rabbitmq import RabbitMQ
-from tests.support.rabbitmq_pipeline import LEASE, is_routed, on_admin_channel, open_pipeline
+from tests.support.rabbitmq_pipeline import (
+    LEASE,
+    Pipeline,
+    is_routed,
+    on_admin_channel,
+    open_pipeline,
+)
 from tests.support.recorder import Recorder
 
 
@@ -62,6 +71,40 @@ async def test_deleted_queue_starts_a_new_epoch_for_followers(
     publisher.close()
     await relay.aclose()
     await manager.aclose()
+
+
+async def test_queue_that_is_lost_with_an_unknown_error_starts_a_new_epoch(
+    rabbitmq: RabbitMQ, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with open_pipeline(rabbitmq.url) as pipe:
+        acknowledge, epochs = pipe.consumer._acknowledge, len(_epochs(pipe.follower))
+
+        def fail(channel: Any) -> None:
+            pipe.consumer._acknowledge = acknowledge  # type: ignore[method-assign]
+            # Without consumers: their cancellation by the broker would interrupt the close.
+            for tag in [*channel.callbacks]:
+                channel.basic_cancel(tag)
+            channel.queue_delete(pipe.queue)
+            raise AttributeError("an error of the driver")
+
+        pipe.consumer._acknowledge = fail  # type: ignore[method-assign]
+        await eventually(lambda: "an error of the driver" in caplog.text, "error")
+        await eventually(lambda: pipe.relay.ready, "process that is ready again")
+        await eventually(lambda: len(_epochs(pipe.follower)) > epochs, "another epoch")
+
+
+async def test_foreign_messages_do_not_stop_a_server_process(
+    rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "PREFETCH", 1)
+    async with open_pipeline(rabbitmq.url) as pipe:
+        await asyncio.to_thread(
+            on_admin_channel,
+            rabbitmq,
+            lambda channel: channel.basic_publish(Message("{}"), Names().servers, EVENTS_KEY),
+        )
+        pipe.publish_lines(1)
+        await pipe.wait_received()
 
 
 async def test_unbound_queue_is_bound_again(rabbitmq: RabbitMQ) -> None:
@@ -131,6 +174,38 @@ async def test_deleted_exchanges_of_other_messages_are_redeclared(
         await asyncio.wait_for(pipe.source.bus.get(), TIMEOUT)
         await eventually(lambda: received, "revocation")
         assert received == [revocation]
+
+
+async def test_server_process_that_starts_while_the_broker_blocks_publishers_is_ready_later(
+    rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(gate, "BLOCKED_INTERVAL", 0.1)
+    pipe, checks = Pipeline(rabbitmq.url), list[float]()
+    check = Gate.check
+
+    def count_check(self: Gate) -> bool:
+        was_gone = check(self)
+        checks.append(time.monotonic())
+        return was_gone
+
+    monkeypatch.setattr(Gate, "check", count_check)
+    alarm = rabbitmq.alarm()
+    await asyncio.to_thread(alarm.__enter__)
+    try:
+        pipe.relay.start()
+        await eventually(lambda: BLOCKED in caplog.text, "warning")
+        await eventually(lambda: len(checks) > 2, "repeated checks")
+        assert not pipe.relay.ready
+    finally:
+        await asyncio.to_thread(alarm.__exit__, None, None, None)
+    await eventually(lambda: pipe.relay.ready, "process that is ready")
+    await pipe.relay.join(pipe.job.job_id, pipe.follower)
+    pipe.publish_lines(1)
+    await pipe.wait_received()
+    assert "reconnecting" not in caplog.text
+    await asyncio.to_thread(pipe.publisher.close)
+    await pipe.relay.aclose()
+    await pipe.manager.aclose()
 
 
 async def test_no_job_is_lost_while_the_broker_blocks_publishers(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
+from amqp.exceptions import ResourceLocked
 from kombu.connection import Connection
 from kombu.entity import Queue
 
@@ -12,6 +14,7 @@ from jobcast.errors import PublishFailed
 from jobcast.testing import log, new_job_id
 from jobcast.transports import Outgoing
 from jobcast.transports.amqp import gate
+from jobcast.transports.amqp.connection import BLOCKED
 from jobcast.transports.amqp.gate import Gate
 from jobcast.transports.amqp.names import Names, stock_exchange
 from jobcast.transports.amqp.publisher import KombuPublisher
@@ -42,6 +45,7 @@ def new_gate(
 ) -> Iterator[NewGate]:
     monkeypatch.setattr(gate, "BIND_TIMEOUT", NEVER)
     monkeypatch.setattr(gate, "CHECK_INTERVAL", 0.0)
+    monkeypatch.setattr(gate, "BLOCKED_INTERVAL", 0.0)
     queues: list[str] = []
 
     def new_gate() -> Gate:
@@ -189,6 +193,130 @@ def test_process_that_lost_only_its_own_queue_joins_the_others(
     second.enter(is_first=False)
     assert second.is_open
     assert types_in(bus) == []
+
+
+def receives_events(rabbitmq: RabbitMQ, names: Names, gate: Gate, broker: Connection) -> bool:
+    queue = gate._queue(broker.channel())
+    types_in(queue)
+    is_routed(rabbitmq, names.events)
+    return types_in(queue) == ["jobcast.canary"]
+
+
+def test_foreign_queue_makes_no_process_deaf(
+    rabbitmq: RabbitMQ, names: Names, new_gate: NewGate, broker: Connection
+) -> None:
+    """A message to the exchange of the events reaches that queue although the gate is closed."""
+    foreign, first, second = listen(broker, names.events_exchange()), new_gate(), new_gate()
+    first.enter(is_first=True)
+    assert receives_events(rabbitmq, names, first, broker)
+    second.enter(is_first=True)
+    assert receives_events(rabbitmq, names, second, broker)
+    delete_exchange(rabbitmq, names.servers)
+    assert first.repair(asks=True)
+    assert receives_events(rabbitmq, names, first, broker)
+    foreign.delete()
+    listen(broker, names.bus_exchange())
+    delete_exchange(rabbitmq, names.servers)
+    assert first.repair(asks=True)
+    assert not first.is_open
+    listen(broker, names.events_exchange())
+    assert not first.check()
+    assert receives_events(rabbitmq, names, first, broker)
+
+
+def test_process_that_starts_does_not_close_a_gate_that_another_one_opens_meanwhile(
+    rabbitmq: RabbitMQ,
+    names: Names,
+    new_gate: NewGate,
+    broker: Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    first, second = new_gate(), new_gate()
+    finds_routed = second._is_routed
+
+    def find_routed_before_the_first_opens(*args: Any, **properties: Any) -> bool:
+        found = finds_routed(*args, **properties)
+        if not first.is_open:
+            first.enter(is_first=True)
+            listen(broker, names.bus_exchange())
+        return found
+
+    monkeypatch.setattr(second, "_is_routed", find_routed_before_the_first_opens)
+    second.enter(is_first=True)
+    assert first.is_open
+    assert second.is_open
+    for each in (first, second):
+        assert receives_events(rabbitmq, names, each, broker)
+
+
+def test_process_locks_a_closed_gate(rabbitmq: RabbitMQ, names: Names, new_gate: NewGate) -> None:
+    gate, lock = new_gate(), names.read_lock(names.events)
+    asks_others = gate._ask_others
+
+    def ask_while_locked(broker: Connection) -> bool:
+        with pytest.raises(ResourceLocked):
+            delete_queue(rabbitmq, lock)
+        return asks_others(broker)
+
+    gate._ask_others = ask_while_locked  # type: ignore[method-assign]
+    gate.enter(is_first=True)
+    assert gate.is_open
+    delete_queue(rabbitmq, lock)
+
+
+def test_error_does_not_start_the_wait_again(
+    names: Names, new_gate: NewGate, broker: Connection
+) -> None:
+    bus, gate = listen(broker, names.bus_exchange()), new_gate()
+    gate.enter(is_first=True)
+    elapse(gate)
+    gate.enter(is_first=False)
+    assert types_in(bus) == ["jobcast.bind-again"]
+    assert not gate.is_open
+    assert not gate.check()
+    assert gate.is_open
+
+
+def test_process_asks_again_after_a_request_that_failed(
+    names: Names, new_gate: NewGate, broker: Connection
+) -> None:
+    bus, gate = listen(broker, names.bus_exchange()), new_gate()
+    asks_others = gate._ask_others
+
+    def fail(broker: Connection) -> bool:
+        gate._ask_others = asks_others  # type: ignore[method-assign]
+        raise ConnectionResetError(str(broker))
+
+    gate._ask_others = fail  # type: ignore[method-assign]
+    with pytest.raises(ConnectionResetError):
+        gate.enter(is_first=True)
+    gate.enter(is_first=True)
+    assert not gate.is_open
+    assert types_in(bus) == ["jobcast.bind-again"]
+
+
+def test_process_that_starts_during_an_alarm_binds_and_opens_later(
+    rabbitmq: RabbitMQ,
+    names: Names,
+    new_gate: NewGate,
+    broker: Connection,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    bus, gate = listen(broker, names.bus_exchange()), new_gate()
+    with rabbitmq.alarm():
+        gate.enter(is_first=True)
+        assert BLOCKED in caplog.text
+        assert not gate.check()
+        assert not gate.is_open
+    assert is_routed(rabbitmq, names.servers)
+    assert not gate.check()
+    # The others may have to bind their queues, too.
+    assert types_in(bus) == ["jobcast.bind-again"]
+    assert not gate.is_open
+    elapse(gate)
+    assert not gate.check()
+    assert gate.is_open
+    assert receives_events(rabbitmq, names, gate, broker)
 
 
 def test_stock_server_gets_each_event_once_and_opens_no_gate(

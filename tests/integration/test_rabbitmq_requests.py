@@ -11,6 +11,8 @@ from queue import Empty, SimpleQueue
 
 import pytest
 from kombu.connection import Connection
+from kombu.exceptions import KombuError
+from msgspec import structs
 
 from jobcast.errors import PublishFailed, TransportUnavailable
 from jobcast.events import JobComplete, JobStatus
@@ -19,6 +21,7 @@ from jobcast.transports import Message, Origin, Outgoing, Run
 from jobcast.transports.amqp import canceller, inbox
 from jobcast.transports.amqp import listener as control_channel
 from jobcast.transports.amqp.cancellation import CancelRequest
+from jobcast.transports.amqp.kept import read_kept
 from jobcast.transports.amqp.names import REQUEST_KEY, Names
 from jobcast.transports.amqp.publisher import KombuPublisher
 from jobcast.transports.amqp.source import KombuSource
@@ -29,6 +32,7 @@ from tests.support.rabbitmq_pipeline import on_admin_channel
 
 ALREADY_ENDED = CancelAnswer(outcome="already_ended")
 READERS = 4
+MANY = 1_000_000
 SENT, RUN = Run("aa"), Run("aa", 1, "d1")
 
 
@@ -139,7 +143,7 @@ async def test_publish_succeeds_while_another_process_reads_the_kept_requests(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(inbox, "READ_TRIES", 3)
+    monkeypatch.setattr(inbox, "LOCK_TRIES", 3)
     seen, job_id = list[Cancellation](), new_job_id()
     keep(rabbitmq.url, names, request(job_id).encode())
     publisher = KombuPublisher(rabbitmq.url, prefix=names.prefix)
@@ -346,6 +350,27 @@ async def test_request_that_failed_for_its_client_is_withdrawn(
     await asyncio.to_thread(worker.close)
 
 
+@pytest.mark.parametrize("limit", [0, 1], ids=["too many", "end of the process"])
+async def test_request_that_is_not_withdrawn_is_logged(
+    rabbitmq: RabbitMQ,
+    names: Names,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    limit: int,
+) -> None:
+    monkeypatch.setattr(canceller, "MAX_WITHDRAWING", limit)
+    job_id, worker = new_job_id(), KombuPublisher(rabbitmq.url, prefix=names.prefix)
+    async with failing(rabbitmq.url, names, monkeypatch) as (source, publisher):
+        publisher.passes_only, publisher.withdrawals = True, MANY
+        await asyncio.to_thread(worker.publish, [status(job_id, "queued", SENT)])
+        with pytest.raises(PublishFailed):
+            await source.cancel(Cancellation(job_id=job_id))
+        await eventually(lambda: "withdraw" in caplog.text, "failed withdrawal")
+    assert f"job {job_id}: gave up withdrawing" in caplog.text
+    assert ("trying again" in caplog.text) == bool(limit)
+    await asyncio.to_thread(worker.close)
+
+
 async def test_request_that_no_process_receives_fails_at_once_and_is_withdrawn(
     rabbitmq: RabbitMQ, names: Names
 ) -> None:
@@ -474,8 +499,13 @@ def test_subscription_begins_with_the_kept_requests(rabbitmq: RabbitMQ, names: N
     heard = SimpleQueue[Cancellation]()
     publisher = KombuPublisher(rabbitmq.url, prefix=names.prefix)
     listener = publisher.listen(heard.put)
-    found = [heard.get(timeout=TIMEOUT).job_id for _ in range(2)]
-    assert found == [again.cancellation.job_id, kept.cancellation.job_id]
+    found = [heard.get(timeout=TIMEOUT) for _ in range(2)]
+    assert [each.job_id for each in found] == [again.cancellation.job_id, kept.cancellation.job_id]
+    assert {each.outcome for each in found} == {"kept"}
+    # The server process withdraws a request after the worker has read it.
+    publisher.pass_to_workers(withdrawn)
+    publisher.withdraw_cancellation(kept)
+    assert heard.get(timeout=TIMEOUT) == structs.replace(kept.cancellation, outcome="withdrawn")
     listener.close()
     publisher.close()
     assert heard.empty()
@@ -484,7 +514,7 @@ def test_subscription_begins_with_the_kept_requests(rabbitmq: RabbitMQ, names: N
 def test_subscription_reads_the_kept_requests_once_no_other_process_does(
     rabbitmq: RabbitMQ, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(control_channel, "READ_TRIES", 1)
+    monkeypatch.setattr(control_channel, "LOCK_TRIES", 1)
     monkeypatch.setattr(control_channel, "POLL_INTERVAL", 0.1)
     job_id, heard = new_job_id(), SimpleQueue[Cancellation]()
     keep(rabbitmq.url, names, request(job_id).encode())
@@ -528,3 +558,13 @@ def test_subscription_that_is_never_silent_stays(
     listener.close()
     publisher.close()
     assert "lost the subscription" not in caplog.text
+
+
+def test_waiting_for_the_other_readers_uses_one_channel(rabbitmq: RabbitMQ, names: Names) -> None:
+    lock = names.read_lock(names.cancellations)
+    with Connection(rabbitmq.url) as reader, Connection(rabbitmq.url) as waiting:
+        reader.channel().queue_declare(lock, exclusive=True)
+        before = len(waiting.connection.channels)
+        with pytest.raises(KombuError, match=lock):
+            read_kept(waiting, names.kept_requests(), lock, CancelRequest.decode, tries=3)
+        assert len(waiting.connection.channels) == before

@@ -14,6 +14,7 @@ from typing import Any, Final
 from weakref import WeakSet
 
 from celery import signals
+from msgspec import structs
 
 from jobcast.celery.background import background
 from jobcast.celery.cancelled import cause_of
@@ -57,6 +58,10 @@ class CancelRequests:
     def learn(self, cancellation: Cancellation) -> None:
         """Pass a request on to the pool, and handle it in the consumer's loop."""
         if cancellation.outcome == "already_ended":
+            return
+        if cancellation.outcome in ("kept", "withdrawn"):
+            handle = self._handle_kept if cancellation.outcome == "kept" else self._forget
+            self.consumer.call_soon(self._guarded, cancellation.job_id, handle, cancellation)
             return
         # The loop may be busy for long, such as with an outage of the broker.
         is_posted = _may_run(cancellation)
@@ -173,8 +178,30 @@ class CancelRequests:
         while len(self._unreceived) > MAX_UNRECEIVED:
             self._unreceived.popitem(last=False)
 
+    def _handle_kept(self, kept: Cancellation) -> None:
+        """Discard a message that the pool has not taken, now or when it comes."""
+        request = latest_request(kept.job_id)
+        if (
+            request is not None
+            and request.is_covered_by(kept)
+            and not (request.is_over or request.has_begun or request.is_left)
+        ):
+            self._discard(request, kept)
+            return
+        known = self._unreceived.get(kept.job_id)
+        if known is None or known.outcome == "kept" or known.sending != kept.sending:
+            self._remember(kept)
+
+    def _forget(self, withdrawn: Cancellation) -> None:
+        """Forget a kept request that had no effect."""
+        kept = self._unreceived.get(withdrawn.job_id)
+        if kept is not None and kept == structs.replace(withdrawn, outcome="kept"):
+            del self._unreceived[withdrawn.job_id]
+
     def _discard(self, request: JobRequest, cancellation: Cancellation) -> None:
         """End a request that the pool has not taken, as Celery's ``revoke`` does."""
+        if cancellation.outcome == "kept":
+            cancellation = structs.replace(cancellation, outcome=None)  # it applies to this message
         logger.info(
             "job %s: discarding its message, because %s",
             cancellation.job_id, cause_of(cancellation.error),

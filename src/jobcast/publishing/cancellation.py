@@ -345,7 +345,8 @@ _observers: list[Callable[[Cancellation], None]] = []
 
 def learn(cancellation: Cancellation) -> None:
     """Handle a request to cancel a job, in any thread. A repeated request has no effect."""
-    active_runs.cancel(cancellation)
+    if cancellation.outcome not in ("kept", "withdrawn"):  # those are for later messages
+        active_runs.cancel(cancellation)
     for observe in [*_observers]:
         observe(cancellation)
 

@@ -23,7 +23,9 @@ from jobcast.errors import JobCancelled
 from jobcast.events import JobError, JobStatus, Time, now, packet_head
 from jobcast.transports.runs import Run, first_sending
 
-Outcome = Literal["cancelled", "requested", "already_ended"]
+# A transport may keep requests for messages that a worker receives later. It then also passes on
+# "kept" requests, which may still have no effect, and are "withdrawn" in that case.
+Outcome = Literal["cancelled", "requested", "already_ended", "kept", "withdrawn"]
 Answer = Literal["cancelled", "requested", "already_ended", "not_cancellable", "job_not_found"]
 
 WAITING_STATES: Final = frozenset({"pending", "queued", "retrying"})  # no worker runs the job

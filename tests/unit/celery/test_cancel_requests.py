@@ -15,6 +15,7 @@ from billiard.exceptions import WorkerLostError
 from celery import VERSION, Celery, signals
 from celery.exceptions import Terminated
 from celery.worker import state
+from msgspec import structs
 
 from jobcast import ProgressTask
 from jobcast.celery import cancel_requests
@@ -108,7 +109,7 @@ def result_of(app: Celery, job_id: str) -> str:
     return str(app.backend.get_state(job_id))
 
 
-@pytest.mark.parametrize("outcome", ["cancelled", "requested"])
+@pytest.mark.parametrize("outcome", ["cancelled", "requested", "kept"])
 def test_a_message_that_comes_after_the_request_is_discarded(
     app: Celery, task: Any, requests: CancelRequests, outcome: Any
 ) -> None:
@@ -223,6 +224,45 @@ def test_the_remembered_requests_are_bounded(
     for request in (forgotten, remembered):
         requests.discard_if_cancelled(request)
     assert (forgotten.is_over, remembered.is_over) == (False, True)
+
+
+def test_a_kept_request_does_not_stop_a_run_and_may_be_withdrawn(
+    task: Any, requests: CancelRequests, board: NoticeBoard
+) -> None:
+    """It may have failed for its client, which is about to withdraw it."""
+    message = send(task)
+    running = receive(task, message)
+    accept(running)
+    kept = covering(message, "kept")
+    requests.learn(kept)
+    assert posted(board) == []
+    assert running.cancellation is None
+    requests.learn(structs.replace(kept, outcome="withdrawn"))
+    redelivered = receive(task, message)
+    requests.discard_if_cancelled(redelivered)
+    assert not redelivered.is_over
+
+
+def test_a_kept_request_discards_a_message_that_waits_for_its_time(
+    task: Any, requests: CancelRequests
+) -> None:
+    message = send(task)
+    waiting = receive(task, message)
+    requests.learn(covering(message, "kept"))
+    assert waiting.is_over
+
+
+def test_an_accepted_request_survives_a_kept_one_that_is_withdrawn(
+    task: Any, requests: CancelRequests
+) -> None:
+    message = send(task)
+    requests.learn(covering(message, "requested"))
+    kept = covering(message, "kept")
+    for request in (kept, structs.replace(kept, outcome="withdrawn")):
+        requests.learn(request)
+    delivered = receive(task, message)
+    requests.discard_if_cancelled(delivered)
+    assert delivered.is_over
 
 
 def test_only_requests_of_runs_in_the_pool_are_posted(

@@ -207,6 +207,12 @@ def test_other_jobs_and_sendings_are_not_affected(job: Job) -> None:
     assert not job.cancelled
 
 
+@pytest.mark.parametrize("outcome", ["kept", "withdrawn"])
+def test_requests_for_later_messages_do_not_interrupt_a_run(job: Job, outcome: Any) -> None:
+    learn(Cancellation(job_id=job.job_id, sending=job.origin.run.sending, outcome=outcome))
+    assert not job.cancelled
+
+
 @pytest.mark.parametrize(
     ("options", "is_cancelled"), [
         ({}, True),

@@ -31,10 +31,11 @@ class BudgetExceeded(Exception):
     """A client has exceeded its budget for so long that its connection should be closed."""
 
 
-class TokenBucket(Struct, gc=False):
+class TokenBucket(Struct, gc=False, eq=False):
     """A token bucket: a rate limit that allows bursts.
 
-    Each connection has four, which the garbage collector does not scan.
+    Each connection has four, which the garbage collector does not scan. The clock must therefore
+    not refer to the owner of the bucket: the cycle would never be collected.
 
     Args:
         rate: tokens added per second.

@@ -16,7 +16,7 @@ class Deadlines(Generic[K]):
     A timer of the event loop for each would add four objects to a connection, which the garbage
     collector scans, although most connections meet their deadlines.
 
-    Deadlines belong to the loop that they are started in.
+    Deadlines belong to the loop that they are started in. Those of a former loop are dropped.
 
     Args:
         timeout: seconds until a deadline expires.
@@ -27,7 +27,7 @@ class Deadlines(Generic[K]):
     >>> deadlines.stop("a")
     """
 
-    __slots__ = ("_due", "_on_expiry", "_timeout", "_timer")
+    __slots__ = ("_due", "_loop", "_on_expiry", "_timeout", "_timer")
 
     def __init__(self, timeout: float, on_expiry: Callable[[K], object]) -> None:
         self._timeout = timeout
@@ -35,6 +35,7 @@ class Deadlines(Generic[K]):
         # The oldest first. A dict would search for it among the entries removed before it.
         self._due: OrderedDict[K, float] = OrderedDict()
         self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def __len__(self) -> int:
         return len(self._due)
@@ -54,6 +55,9 @@ class Deadlines(Generic[K]):
     def start(self, key: K) -> None:
         """Start a deadline, or start it again."""
         loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self.clear()  # the timer of a loop that has ended would never fire
+            self._loop = loop
         due = loop.time() + self._timeout
         self._due[key] = due
         self._due.move_to_end(key)

@@ -35,7 +35,8 @@ class Canceller:
 
     The workers have a request before it takes effect. A request that has no effect, or has failed
     for its client, is therefore withdrawn, for as long as that takes. If its message is late and it
-    takes effect nevertheless, the workers get it again.
+    takes effect nevertheless, the workers get it again. Withdrawals that have not succeeded when
+    the process ends are given up, and so are some while more than ``MAX_WITHDRAWING`` wait.
 
     Belongs to one event loop.
 
@@ -59,12 +60,15 @@ class Canceller:
         self._on_cancelled = on_cancelled
         self._publishing = LoopLock()  # one thread at a time uses the publisher
         self._waiting: dict[str, asyncio.Future[CancelAnswer | Cancellation]] = {}  # by request
-        self._withdrawing: set[str] = set()  # requests
+        self._withdrawing: dict[str, CancelRequest] = {}  # by request
         self._announcing: set[str] = set()  # jobs
         self._tasks = BackgroundTasks()
 
     async def aclose(self) -> None:
         await self._tasks.cancel()
+        for request in self._withdrawing.values():
+            self._log_given_up(request, "this process ends")
+        self._withdrawing.clear()
         await asyncio.to_thread(self._publisher.close)
 
     async def cancel(self, cancellation: Cancellation) -> CancelAnswer:
@@ -157,7 +161,7 @@ class Canceller:
         self, request: CancelRequest, answer: CancelAnswer | Cancellation | None = None
     ) -> None:
         """Withdraw a request in the background, and return its answer after the first attempt."""
-        self._withdrawing.add(request.id)
+        self._withdrawing[request.id] = request
         self._tasks.spawn(self._keep_withdrawing(request, answer))
 
     async def _keep_withdrawing(
@@ -167,28 +171,36 @@ class Canceller:
         while request.id in self._withdrawing:
             try:
                 await self._publish(self._publisher.withdraw_cancellation, request)
-                self._withdrawing.discard(request.id)
+                self._withdrawing.pop(request.id, None)
             except TransportUnavailable as exc:
-                self._log_withdrawal(request, exc, backoff.failures)
                 if len(self._withdrawing) > MAX_WITHDRAWING:
-                    self._withdrawing.discard(request.id)
+                    self._withdrawing.pop(request.id, None)
+                    self._log_given_up(request, exc)
+                else:
+                    self._log_failure(request, exc, backoff.failures)
             if answer is not None:
                 self._finish(request, answer)
             if request.id in self._withdrawing:
                 backoff.failed()
                 await asyncio.sleep(backoff.delay())
 
-    def _log_withdrawal(self, request: CancelRequest, exc: Exception, failures: int) -> None:
+    def _log_failure(self, request: CancelRequest, exc: Exception, failures: int) -> None:
         logger.log(
             logging.DEBUG if failures else logging.WARNING,
-            "job %s: could not withdraw a request to cancel it (%s); trying again; if this process"
-            " ends before, the request cancels a redelivered run for up to %d h",
-            request.cancellation.job_id, exc, KEPT_FOR // 3600,
+            "job %s: could not withdraw a request to cancel it (%s); trying again",
+            request.cancellation.job_id, exc,
+        )  # fmt: skip
+
+    def _log_given_up(self, request: CancelRequest, reason: object) -> None:
+        logger.warning(
+            "job %s: gave up withdrawing a request to cancel it (%s): the request cancels a"
+            " redelivered run for up to %d h",
+            request.cancellation.job_id, reason, KEPT_FOR // 3600,
         )  # fmt: skip
 
     async def _pass_again(self, request: CancelRequest) -> None:
         """Pass a request to the workers that is in force after its withdrawal."""
-        self._withdrawing.discard(request.id)
+        self._withdrawing.pop(request.id, None)
         try:
             await self._publish(self._publisher.pass_to_workers, request)
         except TransportUnavailable as exc:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Final
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from amqp.exceptions import AMQPError
+from amqp.exceptions import AMQPError, MessageNacked
 from kombu.connection import Connection
 from kombu.exceptions import KombuError
 from msgspec import Struct
@@ -17,8 +17,10 @@ from jobcast.transports.prefix import DEFAULT_PREFIX
 CONNECT_TIMEOUT: Final = 2.0  # seconds
 ANSWER_TIMEOUT: Final = 5.0  # seconds
 
-#: Exceptions of Kombu and its driver when a broker is unreachable or refuses a request.
-KOMBU_ERRORS: Final = (KombuError, AMQPError, OSError)
+BLOCKED: Final = "the broker blocks publishers: its memory or disk alarm is set"
+
+#: Exceptions of Kombu and its driver when a broker is unreachable, or refuses a request or message.
+KOMBU_ERRORS: Final = (KombuError, AMQPError, MessageNacked, OSError)
 
 
 class Address(Struct, frozen=True):

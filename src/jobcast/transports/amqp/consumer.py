@@ -129,10 +129,8 @@ class Consumer:
                     if not is_bound:
                         self._gate.enter(is_first=not had_queue)
                     self._receive(broker, is_bound=is_bound)
-                    had_queue = True
                     backoff.reset()
             except KOMBU_ERRORS as exc:
-                had_queue = had_queue or self._is_consuming
                 if self._is_consuming:
                     backoff.reset()
                 backoff.failed()
@@ -142,6 +140,7 @@ class Consumer:
                 # The thread has to survive any error, or the process would receive nothing more.
                 backoff.failed()
                 logger.exception("receiving from the broker failed")
+            had_queue = had_queue or self._is_consuming
             self._is_consuming = False
             self._call(self._on_state, False)
             self._stopping.wait(backoff.delay())
@@ -200,7 +199,7 @@ class Consumer:
     def _restore(self, binding_was_gone: Callable[[], bool]) -> None:
         try:
             was_gone = binding_was_gone()
-        except KOMBU_ERRORS:
+        except BaseException:
             self._misses_events = True  # the binding may have been gone
             raise
         self._misses_events = self._misses_events or was_gone
@@ -279,12 +278,15 @@ class Consumer:
     def _handle(self, message: Delivery) -> None:
         exchange = message.delivery_info["exchange"]
         self._on_arrival(exchange)
-        kind = message.properties.get("type")
-        if kind == CANCEL:
-            self._on_cancel(message.body)
-        elif kind != CANARY:
-            self._handlers[exchange](message.body)
-        self._handled.append(message)
+        kind, handler = message.properties.get("type"), self._handlers.get(exchange)
+        try:
+            if kind == CANCEL:
+                self._on_cancel(message.body)
+            elif kind != CANARY and handler is not None:
+                handler(message.body)
+        finally:
+            # The broker sends a limited number of messages that are not acknowledged.
+            self._handled.append(message)
 
     def _acknowledge(self, channel: Any) -> None:
         while self._handled:

@@ -10,7 +10,8 @@ from amqp.exceptions import AccessRefused
 from kombu.connection import Connection
 
 from jobcast.transports.amqp.cancellation import CancelRequest
-from jobcast.transports.amqp.kept import READ_TRIES, OthersReading, receive_all
+from jobcast.transports.amqp.kept import receive_all
+from jobcast.transports.amqp.lock import LOCK_TRIES, LockHeld
 from jobcast.transports.amqp.names import REQUEST_KEY, Names
 from jobcast.transports.amqp.requests import KnownRequests
 from jobcast.transports.base import Outgoing
@@ -41,7 +42,7 @@ class RequestInbox:
         self._channel: Any = broker.channel()
         self._queue = names.new_queue(names.cancellations)
         self._has_kept = False
-        self._tries = READ_TRIES  # to read the kept requests, the next time
+        self._tries = LOCK_TRIES  # to read the kept requests, the next time
         self._requests = KnownRequests()
 
     def open(self) -> None:
@@ -87,7 +88,7 @@ class RequestInbox:
         tries, self._tries = self._tries, 1  # later attempts do not delay runs
         try:
             self._requests.add_kept(self._broker, self._names, tries)
-        except OthersReading as exc:
+        except LockHeld as exc:
             logger.log(
                 logging.WARNING if tries > 1 else logging.DEBUG,
                 "this process does not yet know the requests to cancel jobs from before its first"

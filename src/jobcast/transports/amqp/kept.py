@@ -4,26 +4,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 from amqp.basic_message import Message
-from amqp.exceptions import ResourceLocked
 from kombu.connection import Connection
 from kombu.entity import Queue
 from kombu.exceptions import KombuError
 
-from jobcast.aio import jittered
 from jobcast.transports.amqp.connection import ANSWER_TIMEOUT
+from jobcast.transports.amqp.lock import LOCK_TRIES, locked
 from jobcast.transports.decoding import decoded
 
 T = TypeVar("T")
-
-READ_TRIES: Final = 50  # attempts while another process reads
-READ_DELAY: Final = 0.1  # seconds between two attempts
-
-
-class OthersReading(KombuError):
-    """Other processes keep reading a queue."""
 
 
 class MessagesWithheld(KombuError):
@@ -35,7 +27,7 @@ def read_kept(
     queue: Queue,
     lock: str,
     decode: Callable[[bytes | str], T],
-    tries: int = READ_TRIES,
+    tries: int = LOCK_TRIES,
 ) -> list[T]:
     """Return the decoded messages of a queue, the oldest first. Blocks for a bounded time.
 
@@ -44,31 +36,21 @@ def read_kept(
     Args:
         broker: a connection.
         queue: the queue; it is declared.
-        lock: the name of an exclusive queue that serves as a lock.
+        lock: the name of the readers' lock.
         decode: parses the body of a message. Messages for which it raises ValueError are removed.
         tries: the number of attempts while other processes read.
 
     Raises:
-        OthersReading: other processes keep reading.
+        LockHeld: other processes keep reading.
         KombuError, AMQPError, OSError: the broker is unreachable.
     """
-    for attempt in range(tries):
-        if attempt:
-            time.sleep(jittered(READ_DELAY, 0.5, 1.5))
-        locked: Any = broker.channel()
-        try:
-            locked.queue_declare(lock, exclusive=True)
-        except ResourceLocked:  # it has closed the channel
-            continue
+    with locked(broker, lock, tries):
         channel: Any = broker.channel()
         try:
             return _read(channel, queue, decode)
         finally:
             if broker.connected:
                 channel.close()  # returns the unacknowledged messages to the queue
-                locked.queue_delete(lock)
-                locked.close()
-    raise OthersReading(f"other processes are reading {queue.name}")
 
 
 def _read(channel: Any, queue: Queue, decode: Callable[[bytes | str], T]) -> list[T]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
@@ -11,13 +12,16 @@ from amqp.exceptions import AccessRefused
 from kombu.connection import Connection
 from kombu.message import Message as Delivery
 from kombu.messaging import Consumer as KombuConsumer
+from msgspec import structs
 
+from jobcast.transports.amqp.cancellation import CancelRequest
 from jobcast.transports.amqp.connection import KOMBU_ERRORS, connection
-from jobcast.transports.amqp.kept import READ_TRIES, OthersReading
-from jobcast.transports.amqp.names import Names
+from jobcast.transports.amqp.lock import LOCK_TRIES, LockHeld
+from jobcast.transports.amqp.names import NOTICE_KEY, Names
 from jobcast.transports.amqp.requests import KnownRequests
 from jobcast.transports.cancellation import OnCancellation, notify
 from jobcast.transports.cancellation_listener import POLL_INTERVAL, ReconnectingListener
+from jobcast.transports.decoding import decoded
 
 HEARTBEAT: Final = 10.0  # seconds
 
@@ -29,7 +33,8 @@ class KombuListener(ReconnectingListener):
 
     It begins with the requests that the broker keeps. The main process of a prefork worker has no
     :class:`~jobcast.transports.amqp.inbox.RequestInbox`, and acts on the requests for the messages
-    that it receives later.
+    that it receives later. A kept request may be one that has failed for its client, so it has the
+    outcome ``kept`` for the callback, and ``withdrawn`` once it is withdrawn.
     """
 
     errors = KOMBU_ERRORS
@@ -48,26 +53,37 @@ class KombuListener(ReconnectingListener):
             )
             consumer.consume()
             on_subscribed()
-            has_kept = self._deliver_kept(broker, READ_TRIES)
+            has_kept, read_at = self._deliver_kept(broker, LOCK_TRIES), time.monotonic()
             while not self.is_closed:
                 with suppress(TimeoutError):
                     broker.drain_events(timeout=POLL_INTERVAL)
                 # This connection sends nothing else, even if it receives all the time.
                 broker.heartbeat_check()
-                has_kept = has_kept or self._deliver_kept(broker, tries=1)
+                if not has_kept and time.monotonic() - read_at >= POLL_INTERVAL:
+                    has_kept, read_at = self._deliver_kept(broker, tries=1), time.monotonic()
 
     def _deliver_kept(self, broker: Connection, tries: int) -> bool:
         """Pass on the kept requests. Return False if another process was reading them."""
         kept = KnownRequests()
         try:
             kept.add_kept(broker, self._names, tries)
-        except OthersReading:
+        except LockHeld:
             return False
         except AccessRefused as exc:
             logger.debug("may not read the kept requests to cancel jobs: %s", exc)
         for cancellation in kept:
-            notify(self._on_cancellation, cancellation)
+            notify(self._on_cancellation, structs.replace(cancellation, outcome="kept"))
         return True
 
     def _received(self, message: Delivery) -> None:
-        self.deliver(message.body)
+        if message.delivery_info["routing_key"] == NOTICE_KEY:
+            self.deliver(message.body)
+        elif not self.is_closed:
+            self._deliver_withdrawal(message.body)
+
+    def _deliver_withdrawal(self, body: bytes | str) -> None:
+        request = decoded(CancelRequest.decode, body, self._channel)
+        # The notice of a request that takes effect follows.
+        if request is not None and request.is_withdrawn:
+            withdrawn = structs.replace(request.cancellation, outcome="withdrawn")
+            notify(self._on_cancellation, withdrawn)

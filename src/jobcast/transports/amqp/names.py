@@ -5,14 +5,15 @@ from __future__ import annotations
 import secrets
 from typing import Any, Final
 
-from kombu.entity import Exchange, Queue
+from kombu.entity import Exchange, Queue, binding
 from msgspec import Struct
 
 from jobcast.transports.cancellation import KEPT_FOR, MAX_KEPT
 from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.revocations import MAX_REVOCATIONS
 
-#: The routing key of events, and of their exchange's binding to the exchange of the servers.
+#: The routing key of events, and of their exchange's binding to the exchange of the servers. The
+#: latter routes by the key of the message: an event with another key reaches no server process.
 EVENTS_KEY: Final = ""
 #: The routing keys of the exchange for cancellations.
 REQUEST_KEY: Final = "request"  # before it takes effect
@@ -95,12 +96,11 @@ class Names(Struct, frozen=True):
         return kept_queue(exchange, REQUEST_KEY, max_length=MAX_KEPT, message_ttl=KEPT_FOR)
 
     def new_notices_queue(self) -> Queue:
-        """Return a queue of a worker process, for the notices of accepted requests."""
+        """Return a queue of a worker process, for notices of accepted requests, and withdrawals."""
         exchange = self.cancellations_exchange()
         return Queue(
             self.new_queue(exchange.name),
-            exchange,
-            NOTICE_KEY,
+            bindings=[binding(exchange, key) for key in (NOTICE_KEY, REQUEST_KEY)],
             durable=False,
             exclusive=True,
             auto_delete=True,

@@ -36,6 +36,7 @@ from jobcast.transports.amqp.codec import (
 )
 from jobcast.transports.amqp.connection import (
     ANSWER_TIMEOUT,
+    BLOCKED,
     CONNECT_TIMEOUT,
     KOMBU_ERRORS,
     Address,
@@ -56,8 +57,6 @@ from jobcast.transports.socketio_managers import JobEventManagerMixin
 LONGEST_EXPIRATION: Final = 49 * 24 * 3600.0  # seconds; RabbitMQ counts milliseconds in 32 bits
 TRANSIENT: Final = 1  # AMQP's delivery modes
 PERSISTENT: Final = 2
-
-BLOCKED: Final = "the broker blocks publishers: its memory or disk alarm is set"
 
 logger = logging.getLogger(__name__)
 

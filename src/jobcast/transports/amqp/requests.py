@@ -48,7 +48,7 @@ class KnownRequests:
         """Add the requests that the broker keeps.
 
         Raises:
-            OthersReading: other processes keep reading, for this number of attempts.
+            LockHeld: other processes keep reading, for this number of attempts.
             KombuError, AMQPError, OSError: the connection has ended, or a permission is missing.
         """
         lock = names.read_lock(names.cancellations)

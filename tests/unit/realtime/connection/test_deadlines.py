@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from jobcast.realtime.connection.deadlines import Deadlines
+from tests.support import TIMEOUT
 
 
 class Expired:
@@ -127,4 +128,21 @@ async def test_cleared_deadlines_do_not_expire() -> None:
     deadlines.clear()
     deadlines.start("b")
     await expired.wait(1)
+    assert expired.keys == ["b"]
+
+
+def test_deadlines_expire_in_another_loop() -> None:
+    """The first loop ends before the deadline."""
+    expired = Expired()
+    deadlines = Deadlines(0.02, expired)
+
+    async def start(key: str) -> None:
+        deadlines.start(key)
+
+    async def start_and_wait(key: str) -> None:
+        deadlines.start(key)
+        await expired.wait(1)
+
+    asyncio.run(start("a"))
+    asyncio.run(asyncio.wait_for(start_and_wait("b"), TIMEOUT))
     assert expired.keys == ["b"]

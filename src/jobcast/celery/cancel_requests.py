@@ -180,13 +180,13 @@ class CancelRequests:
 
     def _handle_kept(self, kept: Cancellation) -> None:
         """Discard a message that the pool has not taken, now or when it comes."""
-        request = latest_request(kept.job_id)
-        if (
-            request is not None
-            and request.is_covered_by(kept)
-            and not (request.is_over or request.has_begun or request.is_left)
-        ):
-            self._discard(request, kept)
+        waiting = [
+            request
+            for request in waiting_deliveries(kept.job_id)
+            if request.is_covered_by(kept) and not (request.has_begun or request.is_skipped)
+        ]
+        if waiting and not is_active(kept.job_id):
+            self._end_waiting(waiting, [], kept)
             return
         known = self._unreceived.get(kept.job_id)
         if known is None or known.outcome == "kept" or known.sending != kept.sending:

@@ -100,9 +100,15 @@ class Harness:
 
     def consume(self, queue: str) -> None:
         """Have the worker consume another queue."""
-        url = self.worker.env["CELERY_BROKER_URL"]
+        url, node = self.worker.env["CELERY_BROKER_URL"], f"{self.worker.name}@test"
         with Celery(broker=url, set_as_current=False) as app:
-            app.control.add_consumer(queue, destination=[f"{self.worker.name}@test"])
+            # A worker logs that it is ready shortly before it receives such commands.
+            self.worker.expect(
+                lambda: app.control.add_consumer(
+                    queue, destination=[node], reply=True, timeout=2, limit=1
+                ),
+                f"consumer of {queue}",
+            )
 
     def steps(self, job_id: str) -> list[str]:
         return jobs.steps(self.notes[job_id])

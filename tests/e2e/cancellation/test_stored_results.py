@@ -27,6 +27,9 @@ async def here(
             yield harness
 
 
+DELAYED = "job {}: its run has stored its outcome; terminating it in 5 s if it goes on"
+
+
 def publish(here: Harness, job_id: str) -> None:
     Path(jobs.may_publish(here.notes[job_id])).touch()
 
@@ -52,7 +55,7 @@ async def test_a_run_that_has_stored_its_result_is_not_terminated(here: Harness)
     job_id = await here.begun(here.send(jobs.returns_with_a_short_grace))
     pid = await process_of(here, job_id)
     assert here.cancel(job_id).outcome == "requested"
-    await eventually(lambda: f"job {job_id}: not terminating" in here.worker.log, "the decision")
+    await eventually(lambda: DELAYED.format(job_id) in here.worker.log, "the decision")
     publish(here, job_id)
     await wait_success(here, job_id)
     assert here.steps(job_id) == ["began", f"stored {pid}"]
@@ -62,7 +65,7 @@ async def test_a_run_that_has_stored_its_failure_is_not_terminated(here: Harness
     job_id = await here.begun(here.send(jobs.fails_with_a_short_grace))
     pid = await process_of(here, job_id)
     assert here.cancel(job_id).outcome == "requested"
-    await eventually(lambda: f"job {job_id}: not terminating" in here.worker.log, "the decision")
+    await eventually(lambda: DELAYED.format(job_id) in here.worker.log, "the decision")
     publish(here, job_id)
     await here.wait_outcome(job_id, "FAILURE", error="LookupError", reason="failure")
     assert here.steps(job_id) == ["began", "errback LookupError", f"stored {pid}"]

@@ -299,9 +299,9 @@ async def test_workers_hear_of_a_request_whose_answer_is_late(
 
 
 class FailingPublisher(KombuPublisher):
-    """Raises an error after it has published something, as often as it is told to."""
+    """Fails after it has published the next ``requests``, and in the next ``withdrawals``."""
 
-    requests = withdrawals = 0  # that fail
+    requests = withdrawals = 0
     passes_only = False  # whether a request that fails reaches the workers only
 
     def request_cancellation(self, request: CancelRequest) -> None:

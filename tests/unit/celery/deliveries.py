@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+from celery import Celery
+from celery.worker import state
+
+from jobcast.celery.headers import SENDING_HEADER
 from jobcast.celery.request import JobRequest, request_class
+from jobcast.transports.cancellation import Cancellation
 from tests.support import new_id
+
+
+@contextmanager
+def app_in_memory() -> Iterator[Celery]:
+    """Yield an application with its broker and results in memory. A worker's state is reset."""
+    with Celery(
+        "unit", broker=f"memory://{new_id()}", backend="cache+memory://", set_as_current=False
+    ) as app:
+        yield app
+    state.reset_state()
 
 
 def send(task: Any, **options: Any) -> Any:
@@ -22,3 +39,11 @@ def receive(task: Any, message: Any) -> JobRequest:
         message, app=task.app, task=task, headers=message.headers, decoded=False
     )
     return request
+
+
+def covering(message: Any, outcome: Any = "requested") -> Cancellation:
+    """Return a request to cancel the job of a message."""
+    headers = message.headers
+    return Cancellation(
+        job_id=headers["id"], sending=headers[SENDING_HEADER], task=headers["task"], outcome=outcome
+    )

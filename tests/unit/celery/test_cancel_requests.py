@@ -20,7 +20,6 @@ from msgspec import structs
 from jobcast import ProgressTask
 from jobcast.celery import cancel_requests
 from jobcast.celery.cancel_requests import CancelRequests
-from jobcast.celery.headers import SENDING_HEADER
 from jobcast.celery.request import JobRequest, request_class
 from jobcast.celery.result_backend import can_access_results
 from jobcast.celery.revoked_marks import revoked_marks
@@ -29,7 +28,7 @@ from jobcast.publishing.cancellation import learn
 from jobcast.publishing.notice_board import NoticeBoard, create_board
 from jobcast.transports.cancellation import Cancellation
 from tests.support import TIMEOUT, new_id
-from tests.unit.celery.deliveries import receive, send
+from tests.unit.celery.deliveries import covering, receive, send
 
 
 @pytest.fixture
@@ -79,13 +78,6 @@ def requests(consumer: Any) -> CancelRequests:
 def board(monkeypatch: pytest.MonkeyPatch) -> NoticeBoard:
     monkeypatch.setattr(notice_board, "_boards", [])
     return create_board()
-
-
-def covering(message: Any, outcome: Any) -> Cancellation:
-    headers = message.headers
-    return Cancellation(
-        job_id=headers["id"], sending=headers[SENDING_HEADER], task=headers["task"], outcome=outcome
-    )
 
 
 def pass_to_pool(request: JobRequest) -> None:

@@ -19,19 +19,14 @@ from jobcast.celery.cancel_requests import CancelRequests
 from jobcast.celery.headers import SENDING_HEADER
 from jobcast.celery.request import JobRequest, request_class
 from jobcast.celery.request_registry import latest_request, request_of, requests_of
-from jobcast.transports.cancellation import Cancellation
 from jobcast.transports.memory import MemoryBroker
-from tests.support import new_id
-from tests.unit.celery.deliveries import receive, send
+from tests.unit.celery.deliveries import app_in_memory, covering, receive, send
 
 
 @pytest.fixture
 def app(broker: MemoryBroker) -> Iterator[Celery]:
-    with Celery(
-        "unit", broker=f"memory://{new_id()}", backend="cache+memory://", set_as_current=False
-    ) as app:
+    with app_in_memory() as app:
         yield app
-    state.reset_state()
 
 
 @pytest.fixture
@@ -89,13 +84,6 @@ def first(task: Any, message: Any) -> JobRequest:
 def begun(request: JobRequest) -> JobRequest:
     request.on_accepted(1, time.monotonic())
     return request
-
-
-def covering(message: Any, outcome: Any = "requested") -> Cancellation:
-    headers = message.headers
-    return Cancellation(
-        job_id=headers["id"], sending=headers[SENDING_HEADER], task=headers["task"], outcome=outcome
-    )
 
 
 def take(request: JobRequest) -> bool:

@@ -15,7 +15,6 @@ from billiard.exceptions import WorkerLostError
 from celery import Celery
 from celery.concurrency.asynpool import SCHED_STRATEGY_FAIR, SCHED_STRATEGY_FCFS
 from celery.exceptions import Terminated, TimeLimitExceeded
-from celery.worker import state
 from celery.worker.request import create_request_cls
 from msgspec import structs
 
@@ -28,19 +27,16 @@ from jobcast.celery.request import JobRequest, request_class
 from jobcast.publishing import runtime
 from jobcast.transports.cancellation import Cancellation
 from jobcast.transports.memory import MemoryBroker
-from tests.support import TIMEOUT, new_id
-from tests.unit.celery.deliveries import send
+from tests.support import TIMEOUT
+from tests.unit.celery.deliveries import app_in_memory, send
 
 PID = 1234
 
 
 @pytest.fixture
 def app(broker: MemoryBroker) -> Iterator[Celery]:
-    with Celery(
-        "unit", broker=f"memory://{new_id()}", backend="cache+memory://", set_as_current=False
-    ) as app:
+    with app_in_memory() as app:
         yield app
-    state.reset_state()
 
 
 class Pool:

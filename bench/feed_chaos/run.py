@@ -35,6 +35,7 @@ from bench.soak.job_tracker import JobTracker
 from bench.soak.process_faults import CUT_SENDER, KILL_REALTIME, STOP_REALTIME, ProcessFaults
 from bench.soak.redis_stores import KILL, PAUSE, RedisFaults
 from bench.soak.run import background, run_log, sending
+from jobcast.errors import TransportUnavailable
 from jobcast.feeds import (
     ALL,
     FAILED,
@@ -47,6 +48,7 @@ from jobcast.feeds import (
     JoinFeed,
 )
 from jobcast.tokens import mint
+from jobcast.transports.base import Snapshot
 from jobcast.transports.redis.source import RedisSource
 from tests.support import SECRET, eventually, running
 from tests.support.proxy import Proxy
@@ -60,6 +62,7 @@ SENDERS: Final = 4
 QUIET: Final = 3.0  # seconds without a change of any record
 STUCK: Final = 40.0  # the same while a job runs: longer than until a lost worker's job ends
 QUIET_TIMEOUT: Final = 180.0  # seconds until the last job has to be at rest
+READ_TIMEOUT: Final = 60.0  # seconds for which the read of a record is repeated
 AGREE_TIMEOUT: Final = 45.0  # seconds until all lists have to agree; less than until a regular read
 
 
@@ -144,10 +147,21 @@ class Run:
         """Return the summaries of all records, as the history of each job has them."""
         records = []
         for job_id in self._sent:
-            record = await self._source.snapshot(job_id)
+            record = await self._record(job_id)
             if record.events:
                 records.append(summary_of(job_id, record))
         return records
+
+    async def _record(self, job_id: str) -> Snapshot:
+        """Return the record of a job. The store of a starved machine may answer too late."""
+        deadline = time.monotonic() + READ_TIMEOUT
+        while True:
+            try:
+                return await self._source.snapshot(job_id)
+            except TransportUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+            await asyncio.sleep(0.25)
 
     def _is_at_rest(self, records: Sequence[JobSummary]) -> bool:
         """Return whether no job runs and the broker has no message.

@@ -152,13 +152,22 @@ def goes_on_late(self: ProgressTask, notes: str) -> None:
     time.sleep(60)
 
 
-@job(acks_late=True, reject_on_worker_lost=True)
-def is_killed_when_cancelled(self: ProgressTask, notes: str) -> None:
+def kill_when_cancelled(task: ProgressTask, notes: str) -> None:
     note(notes, "began")
-    while not self.cancelled:
+    while not task.cancelled:
         time.sleep(0.01)
     note(notes, "killed")
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@job()
+def is_killed_when_cancelled(self: ProgressTask, notes: str) -> None:
+    kill_when_cancelled(self, notes)
+
+
+@job(acks_late=True, reject_on_worker_lost=True)
+def is_killed_when_cancelled_late(self: ProgressTask, notes: str) -> None:
+    kill_when_cancelled(self, notes)
 
 
 @job(cancel_grace=0.2)
@@ -187,6 +196,12 @@ def is_terminated_late(self: ProgressTask, notes: str) -> None:
         time.sleep(60)
     finally:
         note(notes, "finally")
+
+
+@job(cancel_grace=3)
+def has_a_long_grace(self: ProgressTask, notes: str) -> None:
+    note(notes, "began")
+    time.sleep(60)
 
 
 @job(cancel_grace=0.5)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections import OrderedDict
-from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 from weakref import WeakSet
@@ -18,6 +17,7 @@ from msgspec import structs
 
 from jobcast.celery.background import background
 from jobcast.celery.cancelled import cause_of
+from jobcast.celery.discards import Discards
 from jobcast.celery.pools import can_terminate, runs_in_children
 from jobcast.celery.request import JobRequest
 from jobcast.celery.request_registry import (
@@ -28,6 +28,7 @@ from jobcast.celery.request_registry import (
     waiting_deliveries,
 )
 from jobcast.celery.revoked_marks import revoked_marks
+from jobcast.celery.timed_calls import TimedCalls, call_guarded
 from jobcast.publishing.cancellation import observe_requests, stop_observing
 from jobcast.publishing.identity import job_id_of
 from jobcast.publishing.notice_board import create_board
@@ -54,6 +55,8 @@ class CancelRequests:
         self.consumer = consumer
         self._unreceived: OrderedDict[str, Cancellation] = OrderedDict()
         self._stopping: WeakSet[JobRequest] = WeakSet()  # asked to stop
+        self.timed_calls = TimedCalls(consumer)
+        self._discards = Discards(consumer, self.timed_calls, self._fall_back)
 
     def learn(self, cancellation: Cancellation) -> None:
         """Pass a request on to the pool, and handle it in the consumer's loop."""
@@ -61,30 +64,33 @@ class CancelRequests:
             return
         if cancellation.outcome in ("kept", "withdrawn"):
             handle = self._handle_kept if cancellation.outcome == "kept" else self._forget
-            self.consumer.call_soon(self._guarded, cancellation.job_id, handle, cancellation)
+            self.consumer.call_soon(call_guarded, cancellation.job_id, handle, cancellation)
             return
         # The loop may be busy for long, such as with an outage of the broker.
         is_posted = _may_run(cancellation)
         if is_posted:
             create_board().post(cancellation)
         job_id = cancellation.job_id
-        self.consumer.call_soon(self._guarded, job_id, self._handle, cancellation, is_posted)
+        self.consumer.call_soon(call_guarded, job_id, self._handle, cancellation, is_posted)
         if self.consumer.pool.is_green:
             # The loop waits while its pool of greenlets is full; the timer does not.
-            self._call_after(0, job_id, self._schedule_grace_of_runs, cancellation)
+            self.timed_calls.call_after(0, job_id, self._schedule_grace_of_runs, cancellation)
 
     def discard_if_cancelled(self, request: JobRequest) -> None:
         """Discard a message that this worker receives after the request to cancel its job."""
         run = self._stopping_run_of(request)
-        cancellation = (
-            self._unreceived.get(job_id_of(request.id)) if run is None else run.cancellation
-        )
-        if cancellation is None or not request.is_covered_by(cancellation):
+        if run is not None and run.cancellation is not None:
+            if request.is_covered_by(run.cancellation):
+                self._skip(request, run.cancellation)
             return
-        if run is None:
+        ending = self._discards.ending_of(request)
+        if ending is not None:
+            self._skip(request, ending)
+            request.acknowledge()
+            return
+        cancellation = self._unreceived.get(job_id_of(request.id))
+        if cancellation is not None and request.is_covered_by(cancellation):
             self._discard(request, cancellation)
-        else:
-            self._skip(request, cancellation)
 
     def _handle(self, cancellation: Cancellation, is_posted: bool) -> None:
         if not is_posted and is_active(cancellation.job_id):
@@ -202,21 +208,14 @@ class CancelRequests:
         """End a request that the pool has not taken, as Celery's ``revoke`` does."""
         if cancellation.outcome == "kept":
             cancellation = structs.replace(cancellation, outcome=None)  # it applies to this message
-        logger.info(
-            "job %s: discarding its message, because %s",
-            cancellation.job_id, cause_of(cancellation.error),
-        )  # fmt: skip
-        try:
-            request.discard(cancellation)
-        except Exception:
-            # A backend or a broker may raise any exception; it must not end the consumer's loop.
-            logger.exception(
-                "job %s: could not store or acknowledge its end in Celery; a run of its message"
-                " ends at its start", cancellation.job_id,
-            )  # fmt: skip
-            if not request.is_over:
-                self._remember(cancellation)  # the message may be delivered again
-                self._schedule_grace(request, cancellation)
+        self._discards.add(request, cancellation)
+
+    def _fall_back(self, request: JobRequest, cancellation: Cancellation) -> None:
+        """Let the run of a message that could not be discarded end at its start."""
+        self._remember(cancellation)  # the message may be delivered again
+        self._schedule_grace(request, cancellation)
+        if cancellation.outcome == "cancelled":
+            revoked_marks.add(self.consumer.app, cancellation)
 
     def _accepted(self, request: JobRequest, cancellation: Cancellation, was_waiting: bool) -> None:
         """Begin the grace of a cancelled run. A thread of the pool may call this."""
@@ -224,10 +223,10 @@ class CancelRequests:
             # The run ends at its start, unless the store cannot be reached.
             create_board().post(cancellation)
         if self.consumer.pool.is_green:
-            self._call_after(0, cancellation.job_id, self._start_grace, request)
+            self.timed_calls.call_after(0, cancellation.job_id, self._start_grace, request)
         else:
             job_id = cancellation.job_id
-            self.consumer.call_soon(self._guarded, job_id, self._start_grace, request)
+            self.consumer.call_soon(call_guarded, job_id, self._start_grace, request)
 
     def _start_grace(self, request: JobRequest) -> None:
         """Terminate a run if it is still active after its grace."""
@@ -239,7 +238,7 @@ class CancelRequests:
             request.id, cause_of(request.cancelled_error),
         )  # fmt: skip
         if grace is not None:
-            self._call_after(grace, request.id, self._terminate, request)
+            self.timed_calls.call_after(grace, request.id, self._terminate, request)
 
     def _terminate(self, request: JobRequest, is_late: bool = False) -> None:
         """Terminate a run that goes on, after one more delay if it only has to publish."""
@@ -257,14 +256,14 @@ class CancelRequests:
                 "job %s: its run has stored its outcome; terminating it in %g s if it goes on",
                 job_id, KILL_DELAY,
             )  # fmt: skip
-            self._call_after(KILL_DELAY, job_id, self._terminate, request, True)
+            self.timed_calls.call_after(KILL_DELAY, job_id, self._terminate, request, True)
             return
         logger.warning(
             "job %s: terminating its run, which is still active %g s after it was asked to stop;"
             " cancel_grace of task %s sets the time", job_id, grace, request.task.name,
         )  # fmt: skip
         # First, because the pool may wait for the end of a greenlet.
-        self._call_after(KILL_DELAY, job_id, self._kill, request)
+        self.timed_calls.call_after(KILL_DELAY, job_id, self._kill, request)
         request.send_sigterm(pool)
 
     def _kill(self, request: JobRequest, is_late: bool = False) -> None:
@@ -274,22 +273,7 @@ class CancelRequests:
         if is_late or request.stored_outcome() is None:
             request.kill()
         else:
-            self._call_after(KILL_DELAY, request.id, self._kill, request, True)
-
-    def _call_after(
-        self, seconds: float, job_id: str, function: Callable[..., object], *args: Any
-    ) -> None:
-        self.consumer.timer.call_after(seconds, self._guarded, (job_id, function, *args))
-
-    def _guarded(self, job_id: str, function: Callable[..., object], *args: Any) -> None:
-        try:
-            function(*args)
-        except Exception:
-            # A backend or a broker may raise any exception; it must not end the consumer's loop.
-            logger.exception(
-                "job %s: could not handle its cancellation; a run ends at its next cancellation"
-                " point, or at its start", job_id,
-            )  # fmt: skip
+            self.timed_calls.call_after(KILL_DELAY, request.id, self._kill, request, True)
 
 
 def _may_run(cancellation: Cancellation) -> bool:
@@ -316,6 +300,7 @@ def begin(consumer: Any) -> None:
         # A fork discards its observers, so the worker registers here.
         observe_requests(requests.learn)
         background.call(_listen, consumer.app.conf)
+    _current[0].timed_calls.restore()
 
 
 def end(**_: object) -> None:

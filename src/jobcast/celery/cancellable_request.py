@@ -17,6 +17,7 @@ from celery.worker import state
 from jobcast.celery.cancelled import fail_dependents
 from jobcast.celery.failures import RunCancelled, original_exception
 from jobcast.celery.reporting_request import ReportingRequest, exception_of
+from jobcast.celery.revoked_marks import revoked_marks
 from jobcast.celery.termination import (
     ended_without_outcome,
     forget_termination,
@@ -53,6 +54,7 @@ class CancellableRequest(ReportingRequest):
         self.cancellation: Cancellation | None = None  # the request to cancel the job
         self.is_received = False  # this process has handled the message's arrival
         self.is_skipped = False  # another delivery ends the job
+        self.was_refused = False  # when the consumer gave it to the pool
         self._is_given_to_pool = False  # which may wait for a free process or thread
         self._when_accepted: deque[Callable[[bool], None]] = deque(maxlen=1)
 
@@ -65,9 +67,13 @@ class CancellableRequest(ReportingRequest):
 
         Redis, for example, delivers it again after its visibility timeout.
         """
-        ours, theirs = self.lease.run, other.lease.run
-        is_same = (ours.sending, ours.attempt) == (theirs.sending, theirs.attempt)
-        return is_same and self is not other
+        return self.message_key == other.message_key and self is not other
+
+    @property
+    def message_key(self) -> tuple[str, str, int]:
+        """The job, the sending and the attempt, which all deliveries of a message share."""
+        run = self.lease.run
+        return self.lease.job_id, run.sending, run.attempt
 
     @property
     def cancelled_error(self) -> JobCancelled:
@@ -91,20 +97,20 @@ class CancellableRequest(ReportingRequest):
         ended = bool(self.time_start) and self not in state.active_requests
         return ended or self._already_revoked
 
-    def discard(self, cancellation: Cancellation) -> None:
-        """End the task of a cancelled job before the pool has it.
-
-        It raises what a backend or a broker raises. The task may run then, unless Celery has
-        already acknowledged its message.
-        """
-        # First, because a timer may give the task to the pool while this waits for the backend.
+    def withhold(self, cancellation: Cancellation) -> None:
+        """Do not run the task of a cancelled job, whose message is about to be discarded."""
         self.cancellation, self._already_revoked = cancellation, True
-        try:
-            self._announce_revoked("cancelled", False, None, False)
-        except BaseException:
-            if not self.acknowledged:
-                self.cancellation, self._already_revoked = None, False
-            raise
+
+    def discard(self) -> None:
+        """End the withheld task. It raises what a backend or a broker raises."""
+        self._announce_revoked("cancelled", False, None, False)
+
+    def release(self) -> bool:
+        """Let the withheld task run unless its message is acknowledged. Return whether it may."""
+        if self.acknowledged:
+            return False
+        self.cancellation, self._already_revoked = None, False
+        return True
 
     def skip(self, cancellation: Cancellation) -> None:
         """Let another delivery end the job, and do not run this one."""
@@ -130,15 +136,15 @@ class CancellableRequest(ReportingRequest):
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
     ) -> None:
         # The child has reported an outcome if return_ok is set.
-        if self._is_terminated and not return_ok and isinstance(exception_of(exc_info), LOSSES):
-            self._end_terminated()
+        if self._ends_if_lost and not return_ok and isinstance(exception_of(exc_info), LOSSES):
+            self._end_lost()
         else:
             super().on_failure(exc_info, send_failed_event, return_ok)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        if self._is_terminated and not soft:
+        if self._ends_if_lost and not soft:
             # A pool of processes has called on_failure() before.
-            self._end_terminated()
+            self._end_lost()
         else:
             super().on_timeout(soft, timeout)
 
@@ -151,7 +157,7 @@ class CancellableRequest(ReportingRequest):
         if pool.is_green or self.is_over:
             return  # the pool reports how the greenlet ends, at once or later
         try:
-            self._end_terminated()
+            self._end_lost()
         except Exception:
             # A backend may raise any exception; the other runs have to be cancelled, too.
             logger.exception(
@@ -164,14 +170,23 @@ class CancellableRequest(ReportingRequest):
         """Whether the run was terminated because its job is cancelled."""
         return self._terminating_pool is not None
 
-    def _end_terminated(self) -> None:
-        """End a terminated run that has no outcome, in Celery and for the followers of the job."""
+    @property
+    def _ends_if_lost(self) -> bool:
+        """Whether the loss of the run ends its job as cancelled, and Celery does not requeue it."""
+        asked = self.cancellation is not None and self.task.cancellable
+        return self._is_terminated or asked
+
+    def _end_lost(self) -> None:
+        """End a run without an outcome, in Celery and for the followers of the job."""
         if self._already_revoked:
             return
+        signum = SIGTERM if self._is_terminated else None
         try:
-            self._announce_revoked("cancelled", True, SIGTERM, False)
+            self._announce_revoked("cancelled", True, signum, False)
         except Exception:
             self.report_failure(self.cancelled_error)
+            if self.store_errors and self.cancellation is not None:
+                revoked_marks.add(self.app, self.cancellation, is_lost=True)
             raise
 
     def _is_own_outcome(self, meta: Mapping[str, Any]) -> bool:
@@ -186,7 +201,7 @@ class CancellableRequest(ReportingRequest):
         if not self._is_terminated:
             report(self, result, **options)
         elif ended_without_outcome(result):
-            self._end_terminated()
+            self._end_lost()
         else:
             try:
                 report(self, result, **options)
@@ -218,7 +233,8 @@ class CancellableRequest(ReportingRequest):
             self._already_revoked = True
             self.acknowledge()
         if self._already_revoked:
-            # The timer of a task with an ETA has just reserved the discarded request.
+            # The consumer has just reserved the withheld or discarded request.
+            self.was_refused = True
             state.task_ready(self)
         found: bool = super().revoked()
         # Celery checks each message when it arrives, and before it gives the task to the pool.

@@ -19,14 +19,14 @@ from jobcast.celery.django_database import close_old_connections
 from jobcast.events import JobProgress, payload_of
 from jobcast.publishing.identity import job_id_of
 
-STATE: Final = "PROGRESS"
+PROGRESS: Final = "PROGRESS"
 WHOLE: Final = 100  # the total of a progress in percent
 
 
 def store_progress(task_id: object, task: Any, request: Any, progress: JobProgress) -> None:
     """Store the progress of a running task. It raises what the backend raises."""
     try:
-        task.backend.store_result(task_id, meta_of(progress), STATE, request=request)
+        task.backend.store_result(task_id, meta_of(progress), PROGRESS, request=request)
     finally:
         # The backend may be a table of Django, and this thread has its own connection.
         close_old_connections()

@@ -1,4 +1,6 @@
-"""Mark cancelled jobs as revoked in Celery's result backend whose messages no worker runs.
+"""Mark cancelled jobs as revoked in Celery's result backend.
+
+The messages of these jobs are not run, or their run was lost while the backend was away.
 
 A read and a write of each job would occupy the loop of a worker's main process, which serves the
 pool, the heartbeats and the timers: thousands of waiting jobs may be cancelled at once.
@@ -22,6 +24,7 @@ from jobcast.celery.django_database import close_old_connections
 from jobcast.celery.fork_guard import ForkGuard
 from jobcast.celery.request_registry import latest_request
 from jobcast.celery.result_backend import (
+    PROGRESS,
     can_access_results,
     read_meta,
     read_states,
@@ -33,6 +36,8 @@ from jobcast.transports.cancellation import Cancellation
 NOT_RUNNING: Final = frozenset(
     {states.PENDING, states.RECEIVED, states.RETRY, states.REJECTED}
 )  # as in Celery's ``revoke``
+#: States of a task whose run was lost.
+UNFINISHED: Final = NOT_RUNNING | {states.STARTED, PROGRESS}
 BATCH: Final = 25  # jobs that one call reads
 MAX_STATE_AGE: Final = 0.5  # seconds after which a state is read again before it is replaced
 SPREAD: Final = 0.5  # seconds before the first batch, at most
@@ -56,6 +61,7 @@ class Mark(Struct, frozen=True, eq=False):
     app: Any
     cancellation: Cancellation
     added_at: float  # of the monotonic clock
+    replaced: frozenset[str] = NOT_RUNNING  # the states that the revocation replaces
 
     @property
     def job_id(self) -> str:
@@ -88,10 +94,10 @@ class Mark(Struct, frozen=True, eq=False):
         """
         state = found.by_job.get(self.job_id)
         # Another worker may have begun the job, if it was sent again.
-        if state is None or (state in NOT_RUNNING and found.is_old):
+        if state is None or (state in self.replaced and found.is_old):
             state = read_meta(backend, self.job_id)["status"]
         # If the job runs between the two calls, backends for key-value stores keep its success.
-        if state in NOT_RUNNING and not self.is_superseded():
+        if state in self.replaced and not self.is_superseded():
             backend.mark_as_revoked(self.job_id, self.cancellation.message or "cancelled")
 
 
@@ -224,8 +230,14 @@ class RevokedMarks:
         self._waiting: WaitingMarks | None = None
         self._thread: threading.Thread | None = None
 
-    def add(self, app: Any, cancellation: Cancellation) -> None:
-        """Mark a job soon, if Celery stores the failures of its task."""
+    def add(self, app: Any, cancellation: Cancellation, *, is_lost: bool = False) -> None:
+        """Mark a job soon, if Celery stores the failures of its task.
+
+        Args:
+            app: the application.
+            cancellation: the request to cancel the job.
+            is_lost: whether a run of the job was lost. Otherwise no worker runs it.
+        """
         if not stores_failures(app.conf, app.tasks.get(cancellation.task)):
             return
         if self._waiting is None:
@@ -234,7 +246,8 @@ class RevokedMarks:
                 target=self._run, args=(self._waiting,), name="jobcast-revoked-marks", daemon=True
             )
             self._thread.start()
-        self._waiting.add(Mark(app, cancellation, time.monotonic()))
+        replaced = UNFINISHED if is_lost else NOT_RUNNING
+        self._waiting.add(Mark(app, cancellation, time.monotonic(), replaced))
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Wait until all jobs are marked, for at most ``timeout`` seconds, and drop the others."""

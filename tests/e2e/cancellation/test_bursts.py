@@ -87,6 +87,28 @@ async def test_a_silent_run_learns_of_its_request_before_many_others(
     assert jobs.steps(notes) == []
 
 
+@pytest.mark.parametrize("pool", POOLS)
+async def test_scheduled_jobs_that_are_cancelled_at_once_end_once(
+    workers: Workers, server: Server, valkey: Valkey, tmp_path: Path, token: Token, pool: str
+) -> None:
+    worker = workers.create(pool).ready()
+    async with harness_of(worker, server, valkey.url, tmp_path, token) as here:
+        scheduled = [here.send(jobs.runs, countdown=3600).id for _ in range(300)]
+        await here.wait_received(scheduled[-1])
+        assert await asyncio.to_thread(cancel_all, here, scheduled) == {"cancelled"}
+        await here.wait_states(scheduled, "REVOKED")
+        await here.settle()
+        for job_id in scheduled:
+            await here.wait_steps(job_id, ["errback TaskRevokedError"])
+        worker.kill()
+        await worker.restart()
+        await here.settle()
+        for job_id in scheduled:
+            assert here.steps(job_id) == ["errback TaskRevokedError"]
+            assert worker.log.count(f"[{job_id}] received") == 1  # it was acknowledged
+    worker.kill()
+
+
 @pytest.fixture(scope="module")
 def backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Valkey]:
     """A result backend that can be away while the broker and the store are there."""

@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
+import redis
 
 from tests import cancelled_jobs as jobs
 from tests.conftest import Valkey
@@ -47,11 +48,30 @@ async def test_a_restarted_worker_runs_no_cancelled_job(here: Harness) -> None:
 
 
 @in_pools("prefork")
-async def test_a_killed_child_s_run_is_not_repeated(here: Harness) -> None:
-    job_id = await here.begun(here.send(jobs.is_killed_when_cancelled))
+@pytest.mark.parametrize("acks", ["early", "late"])
+async def test_a_run_whose_process_is_killed_in_its_grace_is_cancelled(
+    here: Harness, acks: str
+) -> None:
+    tasks = {"early": jobs.is_killed_when_cancelled, "late": jobs.is_killed_when_cancelled_late}
+    job_id = await here.begun(here.send(tasks[acks]))
     assert here.cancel(job_id).outcome == "requested"
     await here.wait_cancelled(job_id)
     assert here.steps(job_id) == ["began", "killed", "errback TaskRevokedError"]
+    assert here.worker.log.count(f"[{job_id}] received") == 1
+
+
+@in_pools("prefork", "gevent")
+async def test_a_run_is_terminated_after_its_grace_if_the_broker_is_lost_meanwhile(
+    here: Harness, valkey: Valkey
+) -> None:
+    job_id = await here.begun(here.send(jobs.has_a_long_grace))
+    assert here.cancel(job_id).terminates
+    await wait_asked(here, job_id)
+    with redis.Redis.from_url(valkey.url) as client:
+        client.client_kill_filter(_type="normal", skipme=True)
+    await here.wait_cancelled(job_id)
+    assert "onnection to broker lost" in here.worker.log
+    assert here.steps(job_id) == ["began", "errback TaskRevokedError"]
 
 
 @in_pools("prefork")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -63,6 +63,8 @@ class Consumer:
 def consumer(app: Celery) -> Any:
     return Consumer(
         app=app,
+        hub=None,
+        connection=None,
         pool=SimpleNamespace(is_green=False),
         call_soon=lambda function, *args: function(*args),
         timer=SimpleNamespace(call_after=lambda *_: None),
@@ -134,7 +136,7 @@ def failing_backend(app: Celery, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def after_grace(consumer: Any) -> list[str]:
     """Return the ids of the jobs, later, whose runs are to be terminated after their grace."""
     scheduled: list[str] = []
-    consumer.timer.call_after = lambda _seconds, _guarded, args: scheduled.append(args[0])
+    consumer.timer.call_after = lambda _seconds, _guarded, args: scheduled.append(args[0].job_id)
     return scheduled
 
 
@@ -593,3 +595,69 @@ def connected(signal: Any, receiver: Any) -> Iterator[None]:
         yield
     finally:
         signal.disconnect(receiver)
+
+
+def lose(request: JobRequest) -> None:
+    """Report the loss of the child that runs a task, as a pool of processes does."""
+    try:
+        raise WorkerLostError("the child was killed")
+    except WorkerLostError:
+        request.on_failure(ExceptionInfo())
+
+
+def exceed_time_limit(request: JobRequest) -> None:
+    """Report that the child exceeds its time limit, as a pool of threads does."""
+    request.on_timeout(soft=False, timeout=1)
+
+
+@pytest.mark.parametrize("end", [lose, exceed_time_limit])
+@pytest.mark.parametrize("is_cancellable", [True, False])
+def test_celery_requeues_no_run_that_is_lost_in_its_grace(
+    app: Celery, requests: CancelRequests, is_cancellable: bool, end: Callable[[JobRequest], None],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    @app.task(
+        base=ProgressTask, shared=False, acks_late=True, reject_on_worker_lost=True,
+        acks_on_failure_or_timeout=False, cancellable=is_cancellable,
+    )  # fmt: skip
+    def task() -> None: ...
+
+    message = send(task)
+    request = receive(task, message)
+    accept(request)
+    requeued: list[bool] = []
+    monkeypatch.setattr(request, "reject", lambda requeue: requeued.append(requeue))
+    requests.learn(covering(message, "requested"))
+    end(request)
+    assert requeued == ([] if is_cancellable else [True])
+    assert request.acknowledged == is_cancellable
+    assert (result_of(app, request.id) == "REVOKED") == is_cancellable
+
+
+@pytest.mark.parametrize("state", ["PENDING", "STARTED", "PROGRESS", "SUCCESS"])
+def test_the_revocation_of_a_lost_run_is_stored_when_the_backend_answers_again(
+    app: Celery, task: Any, requests: CancelRequests, failing_backend: list[str], state: str
+) -> None:
+    message = send(task)
+    request = receive(task, message)
+    accept(request)
+    requests.learn(covering(message, "requested"))
+    app.backend.store_result(request.id, None, state if state != "SUCCESS" else "STARTED")
+    with pytest.raises(OSError, match="away"):
+        lose(request)
+    if state == "SUCCESS":
+        app.backend.mark_as_done(request.id, "done")
+    assert failing_backend == [request.id]
+    assert result_of(app, request.id) == ("SUCCESS" if state == "SUCCESS" else "REVOKED")
+
+
+def test_the_revocation_of_a_lost_run_is_not_stored_if_its_message_says_so(
+    app: Celery, task: Any, requests: CancelRequests, failing_backend: list[str]
+) -> None:
+    message = send(task, ignore_result=True)
+    request = receive(task, message)
+    accept(request)
+    requests.learn(covering(message, "requested"))
+    with pytest.raises(OSError, match="away"):
+        lose(request)
+    assert result_of(app, request.id) == "PENDING"

@@ -53,9 +53,13 @@ def graces() -> list[str]:
 def requests(app: Celery, graces: list[str]) -> CancelRequests:
     consumer = SimpleNamespace(
         app=app,
+        hub=None,
+        connection=None,
         pool=BasePool(),  # of threads, for example
         call_soon=lambda function, *args: function(*args),
-        timer=SimpleNamespace(call_after=lambda _seconds, _guarded, args: graces.append(args[0])),
+        timer=SimpleNamespace(
+            call_after=lambda _seconds, _guarded, args: graces.append(args[0].job_id)
+        ),
     )
     return CancelRequests(consumer)
 

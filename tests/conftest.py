@@ -19,6 +19,17 @@ settings.register_profile("no_deadline", deadline=None)
 settings.load_profile("no_deadline")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _patient_senders() -> Iterator[None]:
+    """Let senders wait for `queued` and the owner of a job for longer, on a busy machine.
+
+    A client that joins the job before they are stored is refused.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JOBCAST_ENQUEUE_TIMEOUT", "30")
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _forget_masked_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Forget masked secrets: the texts of another test may contain them."""
@@ -102,8 +113,6 @@ def sender(valkey: Valkey, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Configure this process to enqueue tasks through the session's server."""
     jobs.app.conf.broker_url = valkey.url
     monkeypatch.setenv("JOBCAST_URL", valkey.url)
-    # On a busy machine it takes longer to store the `queued` event and the owner.
-    monkeypatch.setenv("JOBCAST_ENQUEUE_TIMEOUT", "30")
     runtime.close()
     yield
     runtime.close()

@@ -38,8 +38,6 @@ def url(celery_setup: CeleryTestSetup, monkeypatch: pytest.MonkeyPatch) -> str:
     url: str = celery_setup.broker.config()["host_url"]
     url = url.replace("pyamqp://", "amqp://")
     monkeypatch.setenv("JOBCAST_URL", url)
-    # A busy broker may store `queued` late, and followers do not see a late `queued`.
-    monkeypatch.setenv("JOBCAST_ENQUEUE_TIMEOUT", "30")
     return url
 
 

@@ -18,6 +18,11 @@ from jobcast.publishing.publisher import FLUSH_TIMEOUT, Publisher
 from jobcast.settings import Settings
 
 
+@pytest.fixture(autouse=True)
+def _default_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JOBCAST_ENQUEUE_TIMEOUT")
+
+
 @pytest.fixture
 def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run a server that accepts connections and never answers."""

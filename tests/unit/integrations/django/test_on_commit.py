@@ -65,8 +65,7 @@ class Store:
 
 
 @pytest.fixture
-def store(broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> Store:
-    monkeypatch.setenv("JOBCAST_ENQUEUE_TIMEOUT", "30")
+def store(broker: MemoryBroker) -> Store:
     runtime.close()
     return Store(broker)
 

@@ -136,6 +136,28 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def run_to_end(coroutine: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, even if the caller is cancelled meanwhile.
+
+    The caller is then cancelled at the end. For a call in a thread, which cannot be cancelled.
+
+    >>> async with lock:
+    ...     await run_to_end(asyncio.to_thread(publisher.publish, batch))
+    """
+    task = asyncio.ensure_future(coroutine)
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as exc:
+            cancelled = exc
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled():
+        task.exception()  # asyncio logs exceptions that nothing retrieves
+    raise cancelled
+
+
 def raise_lost_cancellation() -> None:
     """Raise ``CancelledError`` if the current task has a pending cancellation that was lost."""
     task = asyncio.current_task()

@@ -10,14 +10,10 @@ from amqp.exceptions import ResourceLocked
 from kombu.connection import Connection
 from kombu.entity import Queue
 
-from jobcast.errors import PublishFailed
-from jobcast.testing import log, new_job_id
-from jobcast.transports import Outgoing
 from jobcast.transports.amqp import gate
 from jobcast.transports.amqp.connection import BLOCKED
 from jobcast.transports.amqp.gate import Gate
-from jobcast.transports.amqp.names import Names, stock_exchange
-from jobcast.transports.amqp.publisher import KombuPublisher
+from jobcast.transports.amqp.names import Names
 from tests.support import new_id
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.rabbitmq_pipeline import is_routed, on_admin_channel
@@ -317,23 +313,3 @@ def test_process_that_starts_during_an_alarm_binds_and_opens_later(
     assert not gate.check()
     assert gate.is_open
     assert receives_events(rabbitmq, names, gate, broker)
-
-
-def test_stock_server_gets_each_event_once_and_opens_no_gate(
-    rabbitmq: RabbitMQ, names: Names, new_gate: NewGate, broker: Connection
-) -> None:
-    channel, job_id = new_id("stock"), new_job_id()
-    stock = listen(broker, stock_exchange(channel))
-    publisher = KombuPublisher(f"{rabbitmq.url}?channel={channel}", prefix=names.prefix)
-    batch = [Outgoing.of(log(job_id, f"line {number}"), number=number) for number in (1, 2)]
-    for _ in range(2):
-        with pytest.raises(PublishFailed, match="no Socket"):
-            publisher.publish(batch)
-    new_gate().enter(is_first=True)
-    publisher.publish(batch)
-    publisher.publish([Outgoing.of(log(job_id, "line 3"), number=3)])
-    publisher.close()
-    found = []
-    while message := stock.get(no_ack=True):
-        found.append(message.payload["data"][0]["message"])
-    assert found == ["line 1", "line 2", "line 3"]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 
 import pytest
 
 from jobcast import aio
-from jobcast.aio import BackgroundTasks, Backoff, cancel_and_wait, jittered
+from jobcast.aio import BackgroundTasks, Backoff, cancel_and_wait, jittered, run_to_end
+from tests.support import TIMEOUT
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +58,39 @@ async def test_cancel_and_wait_can_be_cancelled() -> None:
     await asyncio.wait({waiting}, timeout=20)
     assert waiting.cancelled()
     await cancel_and_wait(task)
+
+
+async def test_a_call_in_a_thread_ends_before_its_cancelled_caller() -> None:
+    """It is cancelled again, as ``cancel_and_wait`` does after some time."""
+    begun, may_end, steps = threading.Event(), threading.Event(), list[str]()
+
+    def work() -> None:
+        begun.set()
+        assert may_end.wait(TIMEOUT)
+        steps.append("work")
+        raise LookupError
+
+    async def call() -> None:
+        try:
+            await run_to_end(asyncio.to_thread(work))
+        finally:
+            steps.append("caller")
+
+    task = asyncio.create_task(call())
+    await asyncio.to_thread(begun.wait, TIMEOUT)
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0)
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert steps == ["work", "caller"]
+
+
+async def test_a_call_that_runs_to_its_end_returns_and_raises() -> None:
+    assert await run_to_end(asyncio.sleep(0, "done")) == "done"
+    with pytest.raises(ZeroDivisionError):
+        await run_to_end(asyncio.to_thread(lambda: 1 / 0))
 
 
 def test_backoff_doubles_its_ceiling_up_to_the_longest_delay() -> None:

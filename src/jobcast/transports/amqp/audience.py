@@ -9,9 +9,14 @@ from typing import Final
 
 from kombu.exceptions import KombuError
 
+from jobcast.transports import canary
+
 RETURN_TIMEOUT: Final = 30.0  # seconds that events wait for known listeners to return
 UNKNOWN_TIMEOUT: Final = 8.0  # seconds that they wait if it is unknown whether there were any
-ROUTED_INTERVAL: Final = 1.0  # seconds after a routed message in which no canary is sent first
+# Seconds after a routed message in which no canary is sent first. A server process that has lost
+# its binding notices that after half of canary.INTERVAL without a message, so it does not bind its
+# queue in the middle of such a batch.
+ROUTED_INTERVAL: Final = canary.INTERVAL / 4
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Final, TypeVar
 
 from msgspec import structs
 
-from jobcast.aio import BackgroundTasks, Backoff, LoopLock
+from jobcast.aio import BackgroundTasks, Backoff, LoopLock, run_to_end
 from jobcast.errors import TransportUnavailable
 from jobcast.transports.amqp.cancellation import CancelRequest, SeenRequests
 from jobcast.transports.amqp.publisher import KombuPublisher
@@ -245,4 +245,5 @@ class Canceller:
 
     async def _publish(self, publish: Callable[[T], None], message: T) -> None:
         async with self._publishing:
-            await asyncio.to_thread(publish, message)
+            # If the task is cancelled, the thread still uses the publisher.
+            await run_to_end(asyncio.to_thread(publish, message))

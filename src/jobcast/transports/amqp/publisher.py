@@ -16,7 +16,7 @@ from itertools import count
 from typing import Any, Final, cast
 
 import socketio
-from amqp.exceptions import AccessRefused, MessageNacked, NotFound
+from amqp.exceptions import AccessRefused, ChannelError, MessageNacked, NotFound
 from kombu.connection import Connection
 from kombu.entity import Exchange, Queue
 from kombu.messaging import Producer
@@ -128,10 +128,22 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
 
     def _send_copies(self, batch: Sequence[Outgoing]) -> None:
         """Publish the events for a stock server, except those that are published again."""
-        if self._stock is not None:
-            bodies = self._encoded(self._stock.unsent(batch))
-            self._publish_confirmed(self._stock.exchange, bodies, delivery_mode=TRANSIENT)
-            self._stock.add(batch)
+        stock = self._stock
+        if stock is None or stock.is_paused:
+            return
+        channel = self._channel or self._open()
+        try:
+            if not stock.is_declared:
+                stock.exchange(channel).declare()
+                stock.is_declared = True
+            bodies = self._encoded(stock.unsent(batch))
+            self._publish_confirmed(stock.exchange, bodies, delivery_mode=TRANSIENT)
+        except (ChannelError, MessageNacked) as exc:
+            # A problem of this exchange must not hold the events back.
+            stock.refuse(exc)
+            self._drop_connection()
+        else:
+            stock.add(batch)
 
     def _read_requests(self, batch: Sequence[Outgoing]) -> None:
         """Read the requests to cancel jobs that precede the statuses in a batch.
@@ -349,7 +361,7 @@ class KombuPublisher(JobEventManagerMixin, socketio.KombuManager):
         self._names.events_exchange()(channel).declare()
         self._names.leases_exchange()(channel).declare()
         if self._stock is not None:
-            self._stock.exchange(channel).declare()
+            self._stock.is_declared = False
         channel.confirm_select()
         channel.events["basic_ack"].add(self._on_ack)
         channel.events["basic_nack"].add(self._on_nack)

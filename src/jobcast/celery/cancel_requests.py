@@ -62,7 +62,7 @@ class CancelRequests:
         """Pass a request on to the pool, and handle it in the consumer's loop."""
         if cancellation.outcome == "already_ended":
             return
-        if cancellation.outcome in ("kept", "withdrawn"):
+        if cancellation.is_for_later_messages:
             handle = self._handle_kept if cancellation.outcome == "kept" else self._forget
             self.consumer.call_soon(call_guarded, cancellation.job_id, handle, cancellation)
             return

@@ -345,7 +345,7 @@ _observers: list[Callable[[Cancellation], None]] = []
 
 def learn(cancellation: Cancellation) -> None:
     """Handle a request to cancel a job, in any thread. A repeated request has no effect."""
-    if cancellation.outcome not in ("kept", "withdrawn"):  # those are for later messages
+    if not cancellation.is_for_later_messages:
         active_runs.cancel(cancellation)
     for observe in [*_observers]:
         observe(cancellation)

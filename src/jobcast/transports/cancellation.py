@@ -72,6 +72,11 @@ class Cancellation(Struct, frozen=True, kw_only=True, omit_defaults=True):
         """Return whether the request covers a run, whose sending is known."""
         return first_sending(run.sending) == first_sending(self.sending)
 
+    @property
+    def is_for_later_messages(self) -> bool:
+        """Whether it is kept for messages that a worker receives later, or withdrawn from there."""
+        return self.outcome in ("kept", "withdrawn")
+
     def applies_to(self, owner: str | None) -> bool:
         """Return whether the rights were checked for a job with this owner."""
         return self.owner is UNSET or self.owner == owner

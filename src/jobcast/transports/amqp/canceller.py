@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
@@ -36,7 +37,8 @@ class Canceller:
     The workers have a request before it takes effect. A request that has no effect, or has failed
     for its client, is therefore withdrawn, for as long as that takes. If its message is late and it
     takes effect nevertheless, the workers get it again. Withdrawals that have not succeeded when
-    the process ends are given up, and so are some while more than ``MAX_WITHDRAWING`` wait.
+    the process ends are given up, and so are some while more than ``MAX_WITHDRAWING`` wait. Others
+    end after ``KEPT_FOR`` seconds.
 
     Belongs to one event loop.
 
@@ -168,12 +170,15 @@ class Canceller:
         self, request: CancelRequest, answer: CancelAnswer | Cancellation | None
     ) -> None:
         backoff = Backoff(FIRST_DELAY, LONGEST_DELAY)
+        until = time.monotonic() + KEPT_FOR  # then the broker no longer has the request
         while request.id in self._withdrawing:
             try:
                 await self._publish(self._publisher.withdraw_cancellation, request)
                 self._withdrawing.pop(request.id, None)
             except TransportUnavailable as exc:
-                if len(self._withdrawing) > MAX_WITHDRAWING:
+                if time.monotonic() > until:
+                    self._withdrawing.pop(request.id, None)
+                elif len(self._withdrawing) > MAX_WITHDRAWING:
                     self._withdrawing.pop(request.id, None)
                     self._log_given_up(request, exc)
                 else:

@@ -1,4 +1,4 @@
-"""The end of a canceller while a thread publishes one of its messages."""
+"""A canceller whose broker answers late or not at all."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import asyncio
 import threading
 from typing import Any
 
-from jobcast.transports.amqp.cancellation import SeenRequests
+import pytest
+
+from jobcast.errors import PublishFailed
+from jobcast.transports.amqp import canceller as module
+from jobcast.transports.amqp.cancellation import CancelRequest, SeenRequests
 from jobcast.transports.amqp.canceller import Canceller
 from jobcast.transports.base import Retention
 from jobcast.transports.cancellation import Cancellation
@@ -44,3 +48,30 @@ async def test_the_publisher_is_closed_after_its_last_message() -> None:
     publisher.may_end.set()
     await closing
     assert publisher.steps == ["announced", "closed"]
+
+
+class BrokenPublisher:
+    """A publisher whose broker accepts nothing."""
+
+    publisher_id = "server"
+
+    def request_cancellation(self, request: CancelRequest) -> None:
+        raise PublishFailed("the broker is away", ())
+
+    withdraw_cancellation = request_cancellation
+
+    def close(self) -> None: ...
+
+
+async def test_the_withdrawal_of_a_request_ends_when_the_broker_has_forgotten_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "KEPT_FOR", -1)
+    publisher: Any = BrokenPublisher()
+    canceller = Canceller(publisher, Records(Retention()), SeenRequests(), lambda *_: None)
+    with pytest.raises(PublishFailed):
+        await canceller._request(Cancellation(job_id="a"), takes_effect=True)
+    await asyncio.wait_for(canceller._tasks.wait(), TIMEOUT)
+    assert not canceller._withdrawing
+    assert "gave up" not in caplog.text
+    await canceller.aclose()

@@ -19,7 +19,7 @@ from jobcast.testing import log, started
 from jobcast.transports import Outgoing, Retention, open_publisher
 from tests.conftest import Valkey
 from tests.e2e.asgi_servers import COMMANDS, AsgiServer, invalid_data_client, upgrading_client
-from tests.support import TIMEOUT, Transcript, eventually, following, new_id, running
+from tests.support import SHORT_LIVED, TIMEOUT, Transcript, eventually, following, new_id, running
 from tests.support.sse import http_client, read_stream, read_until, streaming
 
 # python-engineio's client does not read the responses to its long-polling requests. If a body
@@ -308,7 +308,7 @@ async def test_expired_token_ends_and_releases_its_connection(
     asgi: AsgiServer, publish: Publish, job_id: str, token: Token
 ) -> None:
     await publish(started(job_id))
-    async with following(asgi.url, token(jobs=["*"], ttl=3)) as alice:
+    async with following(asgi.url, token(jobs=["*"], ttl=SHORT_LIVED)) as alice:
         await alice.join(job_id)
         assert await asgi.metric("jobcast_connections") == 1
         await eventually(lambda: not alice.client.connected, "end of the connection")

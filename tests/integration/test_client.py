@@ -25,7 +25,16 @@ from jobcast.events import JobEvent, JobGap, JobLog
 from jobcast.realtime import attach, client_manager
 from jobcast.transports import Retention, TransportPublisher, open_publisher
 from tests.conftest import Valkey
-from tests.support import TIMEOUT, Server, eventually, free_port, new_id, next_event, running
+from tests.support import (
+    SHORT_LIVED,
+    TIMEOUT,
+    Server,
+    eventually,
+    free_port,
+    new_id,
+    next_event,
+    running,
+)
 
 Token = Callable[..., str]
 
@@ -349,15 +358,16 @@ async def test_rejected_token_on_reconnect_ends_the_client(
 
 
 async def test_token_is_renewed_before_it_expires(server: Server, job: Job, token: Token) -> None:
-    tokens = iter([token(jobs=["*"], ttl=2)])
+    seconds = iter([SHORT_LIVED])
     states: list[ConnectionState] = []
-    client = JobClient(
-        server.url, lambda: next(tokens, None) or token(jobs=["*"]), on_state=states.append
-    )
-    async with client:
+
+    def make_token() -> str:
+        return token(jobs=["*"], ttl=next(seconds, 60))
+
+    async with JobClient(server.url, make_token, on_state=states.append) as client:
         reader = Reader(client, job.id)
         await eventually(lambda: "refreshed" in server.log, "renewal")
-        expiry = time.monotonic() + 2
+        expiry = time.monotonic() + SHORT_LIVED
         await eventually(lambda: time.monotonic() > expiry, "expiry of the first token")
         job.emit("job_complete", result=1)
         await reader.task
@@ -474,17 +484,23 @@ async def test_failing_token_function_delays_a_reconnect(
 
 
 async def test_expired_token_is_requested_once_more(server: Server, job: Job, token: Token) -> None:
-    expired = token(ttl=-60)
-    tokens = iter([expired, token(jobs=["*"], ttl=1), expired, expired, token(jobs=["*"])])
+    seconds = iter([-60, SHORT_LIVED, -60, -60, 60])
     states: list[ConnectionState] = []
-    async with JobClient(server.url, lambda: next(tokens), on_state=states.append) as client:
+
+    def make_token() -> str:
+        return token(jobs=["*"], ttl=next(seconds))
+
+    async with JobClient(server.url, make_token, on_state=states.append) as client:
         reader = Reader(client, job.id)
         await eventually(lambda: len(states) == 4, "next connection")
         job.emit("job_complete", result=1)
         await reader.task
-    assert list(tokens) == []
+    assert list(seconds) == []
     assert states == ["connecting", "connected", "reconnecting", "connected", "closed"]
 
+
+async def test_client_gives_up_after_two_expired_tokens(server: Server, token: Token) -> None:
+    expired = token(ttl=-60)
     tokens = iter([expired] * 3)
     with pytest.raises(ConnectionRefused) as caught:
         async with JobClient(server.url, lambda: next(tokens)):
@@ -504,7 +520,7 @@ async def test_failed_renewal_is_retried(
         calls += 1
         if calls in {2, 3}:
             raise OSError("the login service is down")
-        return token(jobs=["*"], ttl=4 if calls == 1 else 60)
+        return token(jobs=["*"], ttl=SHORT_LIVED if calls == 1 else 60)
 
     async with JobClient(server.url, make_token, on_state=states.append) as client:
         reader = Reader(client, job.id)
@@ -524,7 +540,7 @@ async def test_reconnect_follows_renewals_that_never_succeed(
     def make_token() -> str:
         if states == ["connecting", "connected"]:
             raise OSError("the login service is down")
-        return token(jobs=["*"], ttl=1 if states == ["connecting"] else 60)
+        return token(jobs=["*"], ttl=SHORT_LIVED if states == ["connecting"] else 60)
 
     async with JobClient(server.url, make_token, on_state=states.append) as client:
         reader = Reader(client, job.id)

@@ -17,7 +17,7 @@ from jobcast.revocation import revoke
 from jobcast.settings import Settings
 from tests.conftest import Valkey
 from tests.http_application import FORBIDDEN
-from tests.support import Server, eventually, following, new_id, running
+from tests.support import SHORT_LIVED, Server, eventually, following, new_id, running
 from tests.support.http_server import (
     LINE,
     Publish,
@@ -455,7 +455,7 @@ async def test_stream_ends_when_its_token_expires(
     server: Server, token: Token, publish: Publish, job_id: str
 ) -> None:
     publish(started(job_id))
-    async with http_client(server.url, token(ttl=4)) as client:
+    async with http_client(server.url, token(ttl=SHORT_LIVED)) as client:
         reader = await read_stream(client, f"/jobs/{job_id}/events")
     assert reader.names[-1] == "token_expiring"
 

@@ -28,7 +28,7 @@ from jobcast.revocation import revoke
 from jobcast.settings import Settings
 from jobcast.transports import Retention, TransportPublisher, open_publisher
 from tests.conftest import Valkey
-from tests.support import Server, free_port, new_id, running, wait_for
+from tests.support import SHORT_LIVED, Server, free_port, new_id, running, wait_for
 
 Token = Callable[..., str]
 
@@ -244,7 +244,7 @@ def test_expired_token_is_replaced(
 
     def new_token() -> str:
         calls.release()
-        return token(jobs=[job.id], ttl=2)
+        return token(jobs=[job.id], ttl=SHORT_LIVED)
 
     with JobClient(server.url, new_token) as client:
         job.log("0")

@@ -33,6 +33,7 @@ LOG_CONFIG = str(ROOT / "tests" / "logging.json")
 SECRET = "a secret for tests that is long enough"
 TIMEOUT = 90.0  # seconds until a wait fails; a loaded machine is slow
 GRACE = 15.0  # seconds until a session-scoped process is killed after SIGTERM
+SHORT_LIVED = 6  # seconds until a token expires: time for a busy client to connect before
 COUNTDOWN = 5.0  # seconds until a sent job may start: time for a busy worker to learn of a change
 # Engine.IO has its own pings. uvicorn's would close a slow consumer after 40 s.
 NO_WEBSOCKET_PINGS = ("--ws-ping-interval", "0")

@@ -24,7 +24,7 @@ from tests.conftest import Valkey
 from tests.e2e.browser.element_site import HTMX, Site, serving_site
 from tests.e2e.browser.tab import Tab
 from tests.e2e.browser.test_accessibility import violations
-from tests.support import ROOT, Server, Worker, new_id, running, wait_for
+from tests.support import ROOT, SHORT_LIVED, Server, Worker, new_id, running, wait_for
 
 Publish = Callable[..., None]
 Open = Callable[..., Tab]
@@ -205,7 +205,7 @@ def test_token_is_replaced_before_it_expires(
     site: Site, server: Server, publish: Publish, open_page: Open, token: Callable[..., str],
     job_id: str,
 ) -> None:  # fmt: skip
-    site.issue = lambda: token("alice", ttl=4)
+    site.issue = lambda: token("alice", ttl=SHORT_LIVED)
     publish(JobStatus(job_id=job_id, status="started"))
     page = open_page(site.page(site.element(job_id))).page
     wait_for(lambda: site.token_requests >= 3, "third token")

@@ -8,7 +8,7 @@ import json
 import pytest
 
 from tests.e2e.hostile.conftest import Token, Undisturbed, wait_until_polling_ends
-from tests.support import TIMEOUT, wire
+from tests.support import SHORT_LIVED, TIMEOUT, wire
 from tests.support.attacks.attack import Target
 from tests.support.attacks.catalogue import POLLING, polling_sid
 from tests.support.attacks.server import Served
@@ -73,7 +73,7 @@ async def test_connection_ends_when_its_token_expires_whatever_it_sends(
     shared: Served, token: Token, undisturbed: Undisturbed
 ) -> None:
     async with undisturbed(shared), WebSocket(shared.url) as socket:
-        await socket.greet(token("mallory", jobs=["*"], ttl=3))
+        await socket.greet(token("mallory", jobs=["*"], ttl=SHORT_LIVED))
         assert (await socket.ask("join_job", {"job_id": "another"}))["ok"]
         try:
             await socket.send(event("disconnect", "x"))

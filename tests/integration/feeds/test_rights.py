@@ -12,7 +12,7 @@ from jobcast import FeedTarget
 from jobcast.revocation import revoke
 from tests.integration.feeds import rules
 from tests.integration.feeds.site import Options, Site, join, serving
-from tests.support import eventually, following
+from tests.support import SHORT_LIVED, eventually, following
 from tests.support.http_server import Token, code_of
 from tests.support.sse import http_client, read_until, streaming
 
@@ -191,7 +191,7 @@ async def test_revoked_token_ends_the_feeds_of_its_connections(site: Site, token
 
 async def test_stream_ends_when_its_token_expires(site: Site, token: Token) -> None:
     async with (
-        http_client(site.url, token("alice", ttl=3)) as client,
+        http_client(site.url, token("alice", ttl=SHORT_LIVED)) as client,
         streaming(client, "/feeds/mine/events") as (reader, chunks),
     ):
         async for _ in chunks:

@@ -179,7 +179,8 @@ def examine_sequence(result: Examination, script: Script, after_end: Collection[
     required = [
         line for line in expected_late(script, all_late) if line in late or line not in optional
     ]
-    _compare(result, expected_on_time(script, expected[:-1], all_late), received)
+    on_time = expected_on_time(script, expected[:-1], all_late, received)
+    _compare(result, on_time, received)
     _compare(result, required, late)
     _examine_end(result, expected[-1])
     progress = [event.text for event in sequence if event.is_progress]

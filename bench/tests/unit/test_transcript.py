@@ -171,6 +171,7 @@ def with_late_lines(script: Script, events: list[Event], late: int) -> list[Even
 def test_lines_of_an_earlier_attempt_may_arrive_late(script: Script, events: list[Event]) -> None:
     assert examine([connection(with_late_lines(script, events, 2))], script).findings == []
     all_late = with_late_lines(script, events, len(lines_of_attempt(script, 1)))
+    assert examine([connection(all_late)], script).findings == []
     without_start = [event for event in all_late if event.text != "started 1"]
     assert examine([connection(without_start)], script).findings == []
 

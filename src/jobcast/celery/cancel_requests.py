@@ -251,6 +251,12 @@ class CancelRequests:
                 " worker cannot terminate it (prefork, gevent and eventlet can)", job_id, grace,
             )  # fmt: skip
             return
+        if request.is_forgotten:
+            logger.warning(
+                "job %s: not terminating its run, because the worker has lost its broker meanwhile;"
+                " Celery 5.7 terminates it", job_id,
+            )  # fmt: skip
+            return
         if not is_late and request.stored_outcome() is not None:
             logger.info(
                 "job %s: its run has stored its outcome; terminating it in %g s if it goes on",
@@ -321,7 +327,7 @@ def _received(request: Any, **_: object) -> None:
         request.is_received = True
         for requests in _current:
             requests.discard_if_cancelled(request)
-        if request.eta is not None and not request.is_over:
+        if request.eta is not None and not (request.is_over or request.is_skipped):
             request.report_scheduled()
 
 

@@ -24,11 +24,14 @@ from jobcast.celery.termination import (
     replace_child,
 )
 from jobcast.errors import JobCancelled
+from jobcast.publishing.cancellation import active_runs
 from jobcast.transports.cancellation import Cancellation
 
 #: The exceptions with which a pool of processes reports that a run ended without an outcome of the
 #: task. Some versions of billiard report the exception of the signal itself.
 LOSSES: Final = (Terminated, WorkerLostError, TimeLimitExceeded, SystemExit, KeyboardInterrupt)
+
+MessageKey = tuple[str, str, int]  # the job, the sending and the attempt
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +57,7 @@ class CancellableRequest(ReportingRequest):
         self.cancellation: Cancellation | None = None  # the request to cancel the job
         self.is_received = False  # this process has handled the message's arrival
         self.is_skipped = False  # another delivery ends the job
-        self.was_refused = False  # when the consumer gave it to the pool
+        self.was_refused = False  # the consumer gave it to the pool while it was withheld
         self._is_given_to_pool = False  # which may wait for a free process or thread
         self._when_accepted: deque[Callable[[bool], None]] = deque(maxlen=1)
 
@@ -70,8 +73,8 @@ class CancellableRequest(ReportingRequest):
         return self.message_key == other.message_key and self is not other
 
     @property
-    def message_key(self) -> tuple[str, str, int]:
-        """The job, the sending and the attempt, which all deliveries of a message share."""
+    def message_key(self) -> MessageKey:
+        """What all deliveries of a message share."""
         run = self.lease.run
         return self.lease.job_id, run.sending, run.attempt
 
@@ -100,6 +103,7 @@ class CancellableRequest(ReportingRequest):
     def withhold(self, cancellation: Cancellation) -> None:
         """Do not run the task of a cancelled job, whose message is about to be discarded."""
         self.cancellation, self._already_revoked = cancellation, True
+        self.was_refused = False
 
     def discard(self) -> None:
         """End the withheld task. It raises what a backend or a broker raises."""
@@ -110,6 +114,9 @@ class CancellableRequest(ReportingRequest):
         if self.acknowledged:
             return False
         self.cancellation, self._already_revoked = None, False
+        if not self.was_refused and getattr(self, "_eta_timer_entry", None) is not None:
+            # Celery cancels the timers of scheduled requests only if the broker is lost.
+            state.task_scheduled(self)
         return True
 
     def skip(self, cancellation: Cancellation) -> None:
@@ -120,6 +127,14 @@ class CancellableRequest(ReportingRequest):
         """Send SIGTERM to the child of a cancelled run, or kill its greenlet."""
         self.is_stopped, self._terminating_pool = True, pool
         pool.terminate_job(self.worker_pid, SIGTERM)
+
+    @property
+    def is_forgotten(self) -> bool:
+        """Whether the pool reports no end of the run, and its process may run another task.
+
+        Celery before 5.7 forgets the runs of a pool of processes when it loses the broker.
+        """
+        return self._apply_result is not None and self._apply_result() is None
 
     @property
     def is_unfinished(self) -> bool:
@@ -173,12 +188,16 @@ class CancellableRequest(ReportingRequest):
     @property
     def _ends_if_lost(self) -> bool:
         """Whether the loss of the run ends its job as cancelled, and Celery does not requeue it."""
-        asked = self.cancellation is not None and self.task.cancellable
-        return self._is_terminated or asked
+        if self.cancellation is None and self.is_job:
+            # The loop has not handled the request yet.
+            self.cancellation = active_runs.known.find(self.lease.job_id, self.lease.run)
+        was_asked = self.cancellation is not None and self.task.cancellable
+        return self._is_terminated or was_asked
 
     def _end_lost(self) -> None:
         """End a run without an outcome, in Celery and for the followers of the job."""
-        if self._already_revoked:
+        # Celery itself cancels runs when it loses the broker: the next delivery ends at its start.
+        if self._already_revoked or self._already_cancelled:
             return
         signum = SIGTERM if self._is_terminated else None
         try:
@@ -187,6 +206,8 @@ class CancellableRequest(ReportingRequest):
             self.report_failure(self.cancelled_error)
             if self.store_errors and self.cancellation is not None:
                 revoked_marks.add(self.app, self.cancellation, is_lost=True)
+            if self.task.acks_late and not self.acknowledged:
+                self.reject(requeue=True)  # the next delivery ends at its start
             raise
 
     def _is_own_outcome(self, meta: Mapping[str, Any]) -> bool:
@@ -236,6 +257,7 @@ class CancellableRequest(ReportingRequest):
             # The consumer has just reserved the withheld or discarded request.
             self.was_refused = True
             state.task_ready(self)
+            return True
         found: bool = super().revoked()
         # Celery checks each message when it arrives, and before it gives the task to the pool.
         self._is_given_to_pool = self.is_received and not found

@@ -12,24 +12,28 @@ import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final
 
 from celery.worker import state
 
+from jobcast.celery.cancellable_request import MessageKey
 from jobcast.celery.cancelled import cause_of
 from jobcast.celery.request import JobRequest
+from jobcast.celery.request_registry import requests_of
 from jobcast.celery.timed_calls import TimedCalls
 from jobcast.transports.cancellation import Cancellation
 
 SLICE: Final = 0.05  # seconds that the loop spends with messages at once
 PAUSE: Final = 0.01  # seconds between two slices
+AWAY: Final = 5.0  # seconds for which no message waits for a backend that has not answered
 MAX_ENDED: Final = 10_000  # ended messages to remember, which may be delivered again
 
-FAILED: Final = (
-    "job %s: could not store or acknowledge its end in Celery; a run of its message ends at its"
+NOT_STORED: Final = (
+    "job %s: could not store or acknowledge its end in Celery; the run of its message ends at its"
     " start"
 )
-UNFINISHED: Final = (
+NOT_PASSED_ON: Final = (
     "job %s: discarded its message, but could not call its errbacks or fail the later steps of its"
     " chain"
 )
@@ -55,23 +59,22 @@ class Discards:
         self._consumer = consumer
         self._timed_calls = timed_calls
         self._fall_back = fall_back
-        self._waiting: OrderedDict[Any, tuple[JobRequest, Cancellation]] = OrderedDict()
-        self._ended: OrderedDict[Any, Cancellation] = OrderedDict()
+        self._waiting: OrderedDict[MessageKey, Discard] = OrderedDict()
+        self._ended: OrderedDict[MessageKey, Cancellation] = OrderedDict()
         self._is_scheduled = False
+        self._is_away_until = -math.inf  # of the monotonic clock: the result backend
 
     def add(self, request: JobRequest, cancellation: Cancellation) -> None:
-        """End a message soon. Its task does not run meanwhile.
-
-        It takes the place of a former delivery of the same message, whose connection may be lost.
-        """
+        """End a message soon. Its task does not run meanwhile."""
         logger.info(
             "job %s: discarding its message, because %s", request.id, cause_of(cancellation.error)
         )
         request.withhold(cancellation)
-        self._waiting[request.message_key] = request, cancellation
+        former = self._waiting.pop(request.message_key, None)
+        deliveries = [] if former is None else former.deliveries
+        self._waiting[request.message_key] = Discard([*deliveries, request], cancellation)
         if self._consumer.hub is None:
-            # Calls of a consumer without an event loop may wait for seconds. Its pool, of threads
-            # or greenlets, continues meanwhile.
+            # The calls of a consumer without an event loop may wait for seconds.
             self._discard_until(math.inf)
         elif not self._is_scheduled:
             self._schedule(0)
@@ -82,8 +85,8 @@ class Discards:
 
     def _schedule(self, seconds: float) -> None:
         self._is_scheduled = True
-        request, _ = next(iter(self._waiting.values()))
-        self._timed_calls.call_after(seconds, request.id, self._discard_some)
+        waiting = next(iter(self._waiting.values()))
+        self._timed_calls.call_after(seconds, waiting.request.id, self._discard_some)
 
     def _discard_some(self) -> None:
         try:
@@ -95,36 +98,79 @@ class Discards:
 
     def _discard_until(self, deadline: float) -> None:
         while self._waiting:
-            message_key, (request, cancellation) = self._waiting.popitem(last=False)
-            began = time.monotonic()
-            try:
-                request.discard()
-            except Exception:
-                # A backend or a broker may raise any exception.
-                logger.exception(UNFINISHED if request.acknowledged else FAILED, request.id)
-                self._release(request, cancellation)
-                if time.monotonic() - began > SLICE:
-                    self._release_all()  # the backend would let each message wait
-            if request.is_over:
-                self._ended[message_key] = cancellation
-                while len(self._ended) > MAX_ENDED:
-                    self._ended.popitem(last=False)
+            _, discard = self._waiting.popitem(last=False)
+            if time.monotonic() < self._is_away_until:
+                self._release(discard)
+            else:
+                self._end(discard)
             if time.monotonic() > deadline:
                 break
 
-    def _release_all(self) -> None:
-        if self._waiting:
-            logger.warning(
-                "%d more messages of cancelled jobs are not discarded, because the result backend"
-                " does not answer; runs of them end at their start", len(self._waiting),
-            )  # fmt: skip
-        while self._waiting:
-            self._release(*self._waiting.popitem()[1])
+    def _end(self, discard: Discard) -> None:
+        request, began = discard.request, time.monotonic()
+        try:
+            request.discard()
+        except Exception:
+            # A backend or a broker may raise any exception.
+            logger.exception(NOT_PASSED_ON if request.acknowledged else NOT_STORED, request.id)
+        if not request.acknowledged:
+            if time.monotonic() - began > SLICE:
+                self._wait_for_backend()
+            self._release(discard)
+            return
+        self._ended[request.message_key] = discard.cancellation
+        while len(self._ended) > MAX_ENDED:
+            self._ended.popitem(last=False)
+        discard.skip_others()
 
-    def _release(self, request: JobRequest, cancellation: Cancellation) -> None:
-        if request.release():
-            self._fall_back(request, cancellation)
-            if request.was_refused:
-                # As Celery's consumer does with a task whose time has come.
-                state.task_reserved(request)
-                self._consumer.on_task_request(request)
+    def _wait_for_backend(self) -> None:
+        self._is_away_until = time.monotonic() + AWAY
+        logger.warning(
+            "the result backend does not answer; for %g s, no message of a cancelled job is"
+            " discarded, and the runs of these messages end at their start", AWAY,
+        )  # fmt: skip
+
+    def _release(self, discard: Discard) -> None:
+        request = discard.release()
+        self._fall_back(request, discard.cancellation)
+        if request.was_refused:
+            # As Celery's consumer does with a task whose time has come.
+            state.task_reserved(request)
+            self._consumer.on_task_request(request)
+
+
+@dataclass
+class Discard:
+    """A message to end, with all its deliveries so far. The connection of the former may be lost.
+
+    The last delivery stands for the message.
+    """
+
+    deliveries: list[JobRequest]
+    cancellation: Cancellation
+
+    @property
+    def request(self) -> JobRequest:
+        return self.deliveries[-1]
+
+    def skip_others(self) -> None:
+        """Acknowledge the other deliveries after the last one has ended the job.
+
+        One of them may be a delivery that could not be ended before, and waits for its time.
+        """
+        known = (other for other in requests_of(self.request.id) if other.repeats(self.request))
+        for other in {*self.deliveries[:-1], *known}:
+            if not other.has_begun:
+                other.skip(self.cancellation)
+                other.acknowledge()
+
+    def release(self) -> JobRequest:
+        """Let the last delivery run, and none of the others."""
+        *former, request = self.deliveries
+        for other in former:
+            other.release()
+            other.skip(self.cancellation)
+            if other.was_refused:
+                other.acknowledge()
+        request.release()
+        return request

@@ -17,14 +17,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from celery import states
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from jobcast.aio import RANDOM, Backoff
 from jobcast.celery.django_database import close_old_connections
 from jobcast.celery.fork_guard import ForkGuard
 from jobcast.celery.request_registry import latest_request
 from jobcast.celery.result_backend import (
-    PROGRESS,
     can_access_results,
     read_meta,
     read_states,
@@ -36,8 +35,8 @@ from jobcast.transports.cancellation import Cancellation
 NOT_RUNNING: Final = frozenset(
     {states.PENDING, states.RECEIVED, states.RETRY, states.REJECTED}
 )  # as in Celery's ``revoke``
-#: States of a task whose run was lost.
-UNFINISHED: Final = NOT_RUNNING | {states.STARTED, PROGRESS}
+#: States of a task that stay when its run is lost.
+ENDED: Final = states.READY_STATES | {states.IGNORED}
 BATCH: Final = 25  # jobs that one call reads
 MAX_STATE_AGE: Final = 0.5  # seconds after which a state is read again before it is replaced
 SPREAD: Final = 0.5  # seconds before the first batch, at most
@@ -61,7 +60,7 @@ class Mark(Struct, frozen=True, eq=False):
     app: Any
     cancellation: Cancellation
     added_at: float  # of the monotonic clock
-    replaced: frozenset[str] = NOT_RUNNING  # the states that the revocation replaces
+    is_lost: bool = False  # a run of the job; otherwise, no worker runs it
 
     @property
     def job_id(self) -> str:
@@ -83,7 +82,7 @@ class Mark(Struct, frozen=True, eq=False):
         return request is not None and not request.is_covered_by(self.cancellation)
 
     def store(self, backend: Any, found: FoundStates) -> None:
-        """Store that the job is revoked, unless a worker runs it or has run it.
+        """Store that the job is revoked, unless a worker runs it, or it has another outcome.
 
         Args:
             backend: the result backend of the job's task.
@@ -94,11 +93,14 @@ class Mark(Struct, frozen=True, eq=False):
         """
         state = found.by_job.get(self.job_id)
         # Another worker may have begun the job, if it was sent again.
-        if state is None or (state in self.replaced and found.is_old):
+        if state is None or (self._replaces(state) and found.is_old):
             state = read_meta(backend, self.job_id)["status"]
         # If the job runs between the two calls, backends for key-value stores keep its success.
-        if state in self.replaced and not self.is_superseded():
+        if self._replaces(state) and not self.is_superseded():
             backend.mark_as_revoked(self.job_id, self.cancellation.message or "cancelled")
+
+    def _replaces(self, state: str) -> bool:
+        return state not in ENDED if self.is_lost else state in NOT_RUNNING
 
 
 class FoundStates(Struct, frozen=True):
@@ -144,7 +146,9 @@ class WaitingMarks:
     def add(self, mark: Mark) -> None:
         """Add a job. It may push out the oldest ones."""
         with self._changed:
-            self._remove(mark.job_id)
+            former = self._remove(mark.job_id)
+            if former is not None and former.is_lost:
+                mark = structs.replace(mark, is_lost=True)
             self._marks[mark.job_id] = mark
             self._size += mark.size
             while self._size > MAX_BYTES and len(self._marks) > 1:
@@ -210,16 +214,17 @@ class WaitingMarks:
             self._size = 0
         return left
 
-    def _remove(self, job_id: str) -> None:
+    def _remove(self, job_id: str) -> Mark | None:
         mark = self._marks.pop(job_id, None)
         if mark is not None:
             self._size -= mark.size
+        return mark
 
 
 class RevokedMarks:
     """A thread that marks jobs. It starts with the first job.
 
-    The loop of a worker adds the jobs and closes this.
+    The loop of a worker adds jobs and closes this. Threads of the pool add jobs, too.
     """
 
     def __init__(self) -> None:
@@ -227,6 +232,8 @@ class RevokedMarks:
 
     def reset_after_fork(self) -> None:
         """Reset the state in a forked process, in which the thread does not exist."""
+        # A handler of a signal may add a job while its thread does so.
+        self._lock = threading.RLock()
         self._waiting: WaitingMarks | None = None
         self._thread: threading.Thread | None = None
 
@@ -236,23 +243,26 @@ class RevokedMarks:
         Args:
             app: the application.
             cancellation: the request to cancel the job.
-            is_lost: whether a run of the job was lost. Otherwise no worker runs it.
+            is_lost: whether a run of the job was lost. By default, the job is one that no worker
+                runs.
         """
         if not stores_failures(app.conf, app.tasks.get(cancellation.task)):
             return
-        if self._waiting is None:
-            self._waiting = WaitingMarks()
-            self._thread = threading.Thread(
-                target=self._run, args=(self._waiting,), name="jobcast-revoked-marks", daemon=True
-            )
-            self._thread.start()
-        replaced = UNFINISHED if is_lost else NOT_RUNNING
-        self._waiting.add(Mark(app, cancellation, time.monotonic(), replaced))
+        with self._lock:
+            if self._waiting is None:
+                self._waiting = WaitingMarks()
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._waiting,), name="jobcast-revoked-marks",
+                    daemon=True,
+                )  # fmt: skip
+                self._thread.start()
+            self._waiting.add(Mark(app, cancellation, time.monotonic(), is_lost))
 
     def close(self, timeout: float = CLOSE_TIMEOUT) -> None:
         """Wait until all jobs are marked, for at most ``timeout`` seconds, and drop the others."""
-        waiting, thread = self._waiting, self._thread
-        self._waiting = self._thread = None
+        with self._lock:
+            waiting, thread = self._waiting, self._thread
+            self._waiting = self._thread = None
         if waiting is not None and thread is not None:
             waiting.close()
             thread.join(timeout)

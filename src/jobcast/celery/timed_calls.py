@@ -11,7 +11,7 @@ from typing import Any
 logger = logging.getLogger(__name__)
 
 
-@dataclass(eq=False, frozen=True)
+@dataclass(eq=False)
 class TimedCall:
     """A call that handles the cancellation of a job."""
 
@@ -19,6 +19,7 @@ class TimedCall:
     job_id: str
     function: Callable[..., object]
     args: tuple[Any, ...]
+    entry: Any = None  # of the timer
 
 
 class TimedCalls:
@@ -51,11 +52,13 @@ class TimedCalls:
                 self._schedule(call)
 
     def _schedule(self, call: TimedCall) -> None:
-        seconds = max(call.due - time.monotonic(), 0)
-        self._consumer.timer.call_after(seconds, self._run, (call,))
+        timer, seconds = self._consumer.timer, max(call.due - time.monotonic(), 0)
+        if call.entry is not None:
+            timer.cancel(call.entry)
+        call.entry = timer.call_after(seconds, self._run, (call,))
 
     def _run(self, call: TimedCall) -> None:
-        if call in self._pending:  # it may be scheduled twice
+        if call in self._pending:  # it may be scheduled twice, in a thread
             self._pending.discard(call)
             call_guarded(call.job_id, call.function, *call.args)
 

@@ -22,6 +22,7 @@ from jobcast.errors import JobCancelled
 from jobcast.events import now
 from jobcast.publishing.run_reporter import RunReporter
 from jobcast.transports.cancellation import DEFAULT_MESSAGE, KEPT_FOR, MAX_KEPT, Cancellation
+from jobcast.transports.runs import Run
 
 T = TypeVar("T")
 
@@ -295,10 +296,10 @@ class KnownRequests:
             if len(self._requests) > MAX_KEPT:
                 del self._requests[next(iter(self._requests))]
 
-    def find(self, run: CancellableRun) -> Cancellation | None:
+    def find(self, job_id: str, run: Run) -> Cancellation | None:
         """Return the request that covers a run."""
-        found = self._requests.get(run.job_id)
-        if found is None or not found.covers(run.origin.run):
+        found = self._requests.get(job_id)
+        if found is None or not found.covers(run):
             return None
         # The record of the job, and so the request, may have expired since.
         return found if (now() - found.requested_at).total_seconds() < KEPT_FOR else None
@@ -322,7 +323,7 @@ class ActiveRuns:
         """Add a run, and cancel it if a request that came before its start covers it."""
         self._runs[id(run)] = run
         self.generation += 1
-        known = self.known.find(run)
+        known = self.known.find(run.job_id, run.origin.run)
         if known is not None:
             run.cancel_run(known)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from celery import VERSION
 
 from tests import cancelled_jobs as jobs
 from tests.conftest import Valkey
@@ -60,7 +61,7 @@ async def test_a_run_whose_process_is_killed_in_its_grace_is_cancelled(
     assert here.worker.log.count(f"[{job_id}] received") == 1
 
 
-@in_pools("prefork", "gevent")
+@in_pools("prefork" if VERSION >= (5, 7) else "eventlet", "gevent")
 async def test_a_run_is_terminated_after_its_grace_if_the_broker_is_lost_meanwhile(
     here: Harness, valkey: Valkey
 ) -> None:

@@ -634,7 +634,7 @@ def test_celery_requeues_no_run_that_is_lost_in_its_grace(
     assert (result_of(app, request.id) == "REVOKED") == is_cancellable
 
 
-@pytest.mark.parametrize("state", ["PENDING", "STARTED", "PROGRESS", "SUCCESS"])
+@pytest.mark.parametrize("state", ["PENDING", "STARTED", "PROGRESS", "DOWNLOADING", "SUCCESS"])
 def test_the_revocation_of_a_lost_run_is_stored_when_the_backend_answers_again(
     app: Celery, task: Any, requests: CancelRequests, failing_backend: list[str], state: str
 ) -> None:
@@ -647,6 +647,7 @@ def test_the_revocation_of_a_lost_run_is_stored_when_the_backend_answers_again(
         lose(request)
     if state == "SUCCESS":
         app.backend.mark_as_done(request.id, "done")
+    requests.learn(covering(message, "cancelled"))  # a repeated request
     assert failing_backend == [request.id]
     assert result_of(app, request.id) == ("SUCCESS" if state == "SUCCESS" else "REVOKED")
 
@@ -661,3 +662,103 @@ def test_the_revocation_of_a_lost_run_is_not_stored_if_its_message_says_so(
     with pytest.raises(OSError, match="away"):
         lose(request)
     assert result_of(app, request.id) == "PENDING"
+
+
+def test_the_message_of_a_lost_run_is_delivered_again_if_its_end_cannot_be_stored(
+    app: Celery, requests: CancelRequests, failing_backend: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The next delivery ends at its start, with its chord and its errbacks."""
+
+    @app.task(base=ProgressTask, shared=False, acks_late=True)
+    def task() -> None: ...
+
+    message = send(task)
+    request = receive(task, message)
+    accept(request)
+    requeued: list[bool] = []
+    monkeypatch.setattr(request, "reject", lambda requeue: requeued.append(requeue))
+    requests.learn(covering(message, "requested"))
+    with pytest.raises(OSError, match="away"):
+        lose(request)
+    assert requeued == [True]
+
+
+@pytest.mark.parametrize("exc", [Terminated(-15), WorkerLostError("killed"), SystemExit(-15)])
+def test_a_run_that_celery_has_cancelled_is_left_to_its_next_delivery(
+    app: Celery, consumer: Any, exc: BaseException
+) -> None:
+    """Celery cancels runs when it loses the broker, and reports them as retried."""
+    errors: list[str] = []
+
+    @app.task(shared=False)
+    def called_back(request: Any, exc: Any, traceback: Any) -> None:
+        errors.append(type(exc).__name__)
+
+    @app.task(base=ProgressTask, shared=False, acks_late=True)
+    def task() -> None: ...
+
+    message = send(task, link_error=called_back.s())
+    request = receive(task, message)
+    accept(request)
+    CancelRequests(consumer).learn(covering(message, "requested"))
+    consumer.pool.terminate_job = lambda *_: None
+    request.cancel(consumer.pool)
+    assert app.backend.get_state(request.id) == "RETRY"
+    try:
+        raise exc
+    except BaseException:
+        request.on_failure(ExceptionInfo())
+    assert result_of(app, request.id) == "RETRY"
+    assert (request.acknowledged, errors) == (False, [])
+
+
+def test_an_ended_message_that_comes_again_is_not_reported_as_scheduled(
+    app: Celery, task: Any, consumer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reported: list[JobRequest] = []
+    monkeypatch.setattr(JobRequest, "report_scheduled", lambda self: reported.append(self))
+    cancel_requests.begin(consumer)
+    message = send(task, countdown=600)
+    first = receive(task, message)
+    signals.task_received.send(sender=consumer, request=first)
+    learn(covering(message, "cancelled"))
+    assert first.is_over
+    again = receive(task, message)
+    signals.task_received.send(sender=consumer, request=again)
+    assert again.acknowledged
+    assert reported == [first]
+
+
+def test_a_run_that_is_lost_before_the_loop_handles_its_request_is_cancelled(
+    app: Celery, task: Any, consumer: Any
+) -> None:
+    """Its child may have learned of the request before."""
+    consumer.call_soon = lambda *_: None
+    cancel_requests.begin(consumer)
+    message = send(task)
+    request = receive(task, message)
+    accept(request)
+    learn(covering(message, "requested"))
+    assert request.cancellation is None
+    lose(request)
+    assert result_of(app, request.id) == "REVOKED"
+
+
+def test_a_run_that_the_pool_has_forgotten_is_not_terminated(
+    app: Celery, task: Any, consumer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Celery before 5.7 forgets runs when it loses the broker: the process may run another task."""
+    calls: list[Any] = []
+    consumer.pool.terminate_job = lambda *call: calls.append(call)
+    consumer.timer.call_after = lambda _seconds, function, args: calls.append((function, args))
+    message = send(task)
+    request = receive(task, message)
+    accept(request)
+    CancelRequests(consumer).learn(covering(message, "requested"))
+    [(function, args)] = calls
+    calls.clear()
+    request._apply_result = lambda: None
+    function(*args)
+    assert calls == []
+    assert f"job {request.id}: not terminating its run" in caplog.text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,7 +26,9 @@ from tests.unit.celery.deliveries import app_in_memory, covering, receive, send
 @dataclass
 class Pool:
     is_green = False
-    executed: list[Any] = field(default_factory=list)
+    executed: list[JobRequest] = field(default_factory=list)
+    is_full: bool = False
+    queue: deque[JobRequest] = field(default_factory=deque)
 
 
 class Consumer:
@@ -33,7 +36,7 @@ class Consumer:
 
     def __init__(self, app: Celery) -> None:
         self.app = app
-        self.hub = Hub()
+        self.hub: Hub | None = Hub()
         self.timer = self.hub.timer
         self.pool = Pool()
         self.connection = object()
@@ -43,17 +46,25 @@ class Consumer:
 
     def on_task_request(self, request: JobRequest) -> None:
         """Give a task to the pool, as Celery does after its last check."""
-        request.is_received = True
-        if not request.revoked():
-            self.pool.executed.append(request)
+        self.pool.queue.append(request)
+        if not self.pool.is_full:
+            self.run_pool()
+
+    def run_pool(self) -> None:
+        while self.pool.queue:
+            request = self.pool.queue.popleft()
+            request.is_received = True
+            if not request.revoked():
+                self.pool.executed.append(request)
 
     def run_timers(self) -> None:
         """Run what is due now, and nothing that this schedules for later."""
-        self.hub.fire_timers()
+        if self.hub is not None:
+            self.hub.fire_timers()
 
     def run_all_timers(self) -> None:
         deadline = time.monotonic() + TIMEOUT
-        while self.timer._queue:
+        while self.hub is not None and self.timer._queue:
             assert time.monotonic() < deadline
             self.hub.fire_timers()
 
@@ -68,8 +79,10 @@ def app(broker: MemoryBroker) -> Iterator[Celery]:
 @pytest.fixture
 def consumer(app: Celery) -> Iterator[Consumer]:
     consumer = Consumer(app)
+    hub = consumer.hub
     yield consumer
-    consumer.hub.close()
+    if hub is not None:
+        hub.close()
     revoked_marks.close(TIMEOUT)
 
 
@@ -183,19 +196,23 @@ def let_backend_fail(
     return failed
 
 
+@pytest.mark.parametrize("has_loop", [True, False])
 @pytest.mark.usefixtures("short_slices")
 def test_one_message_waits_for_a_backend_that_is_away_and_the_others_fall_back(
     app: Celery, consumer: Consumer, requests: CancelRequests, messages: list[Any],
     waiting: list[JobRequest], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture,
+    has_loop: bool,
 ) -> None:  # fmt: skip
     """A thread stores their states later, and their runs end at their start."""
+    if not has_loop:
+        consumer.hub = None
     failed = let_backend_fail(app, monkeypatch, OSError("the backend is away"), failures=1)
     cancel(requests, messages)
     consumer.run_all_timers()
     assert failed == [waiting[0].id]
     assert not any(request.is_over or request.acknowledged for request in waiting)
     assert all(request.cancellation for request in waiting)
-    assert "4 more messages of cancelled jobs are not discarded" in caplog.text
+    assert caplog.text.count("the result backend does not answer") == 1
     revoked_marks.close(TIMEOUT)
     assert states_of(waiting) == ["REVOKED"] * 5
 
@@ -260,14 +277,103 @@ def test_a_later_delivery_of_a_message_takes_the_place_of_the_former_one(
     task: Any, consumer: Consumer, requests: CancelRequests, messages: list[Any],
     waiting: list[JobRequest], called_back: list[str],
 ) -> None:  # fmt: skip
-    """The connection of the former one may be lost: it cannot be acknowledged."""
+    """The connection of the former one may be lost. If it is not, both are acknowledged."""
     cancel(requests, messages)
     requests.learn(covering(messages[0]))  # the worker remembers it
     again = receive(task, messages[0])
     requests.discard_if_cancelled(again)
     consumer.run_all_timers()
-    assert (waiting[0].acknowledged, again.acknowledged) == (False, True)
+    assert (waiting[0].acknowledged, again.acknowledged) == (True, True)
     assert sorted(called_back) == sorted(request.id for request in waiting)
+
+
+@pytest.mark.parametrize("is_due", [True, False])
+def test_only_the_last_delivery_runs_if_the_message_cannot_be_ended(
+    app: Celery, task: Any, consumer: Consumer, requests: CancelRequests, messages: list[Any],
+    monkeypatch: pytest.MonkeyPatch, is_due: bool,
+) -> None:  # fmt: skip
+    let_backend_fail(app, monkeypatch, OSError("the backend is away"))
+    requests.learn(covering(messages[0]))  # the worker remembers it
+    deliveries = [receive(task, messages[0]) for _ in range(2)]
+    for request in deliveries:
+        requests.discard_if_cancelled(request)
+        if is_due:
+            consumer.on_task_request(request)
+    consumer.run_all_timers()
+    if not is_due:
+        for request in deliveries:
+            consumer.on_task_request(request)
+    assert consumer.pool.executed == deliveries[1:]
+    assert [request.acknowledged for request in deliveries] == [True, False]
+
+
+def test_a_message_that_could_not_be_ended_does_not_run_after_its_next_delivery(
+    app: Celery, task: Any, consumer: Consumer, requests: CancelRequests, messages: list[Any],
+    waiting: list[JobRequest], called_back: list[str], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    let_backend_fail(app, monkeypatch, OSError("the backend is away"), failures=1)
+    cancel(requests, messages[:1])
+    consumer.run_all_timers()
+    assert not waiting[0].is_over
+    again = receive(task, messages[0])
+    requests.discard_if_cancelled(again)
+    consumer.run_all_timers()
+    assert again.is_over
+    consumer.on_task_request(waiting[0])
+    assert consumer.pool.executed == []
+    assert waiting[0].acknowledged
+    assert called_back == [again.id]
+
+
+def test_a_request_that_waits_for_the_pool_is_given_to_it_once(
+    app: Celery, consumer: Consumer, requests: CancelRequests, messages: list[Any],
+    waiting: list[JobRequest], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """It may be cancelled again while it waits."""
+    let_backend_fail(app, monkeypatch, OSError("the backend is away"))
+    cancel(requests, messages[:1])
+    consumer.on_task_request(waiting[0])
+    consumer.pool.is_full = True
+    for _ in range(2):
+        consumer.run_all_timers()
+        cancel(requests, messages[:1])
+    consumer.run_all_timers()
+    consumer.run_pool()
+    assert consumer.pool.executed == [waiting[0]]
+
+
+@pytest.mark.skipif(not hasattr(state, "task_scheduled"), reason="Celery before 5.7 has no list")
+def test_a_scheduled_task_whose_message_cannot_be_ended_stays_scheduled(
+    app: Celery, consumer: Consumer, requests: CancelRequests, messages: list[Any],
+    waiting: list[JobRequest], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Celery cancels its timer if the broker is lost."""
+    let_backend_fail(app, monkeypatch, OSError("the backend is away"))
+    waiting[0]._eta_timer_entry = consumer.timer.call_after(3600, print)
+    state.task_scheduled(waiting[0])
+    cancel(requests, messages[:1])
+    consumer.run_timers()
+    assert not waiting[0].is_over
+    assert waiting[0] in state.scheduled_requests
+    assert state.requests[waiting[0].id] is waiting[0]
+
+
+def test_a_slow_errback_does_not_count_as_a_backend_that_is_away(
+    app: Celery, consumer: Consumer, requests: CancelRequests, messages: list[Any],
+    waiting: list[JobRequest], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(discards, "SLICE", -1.0)
+    calls: list[str] = []
+
+    def fail_once(task_id: str, *_: Any, **__: Any) -> None:
+        calls.append(task_id)
+        if len(calls) == 1:
+            raise LookupError("no such errback")
+
+    monkeypatch.setattr(app.backend, "mark_as_failure", fail_once)
+    cancel(requests, messages)
+    consumer.run_all_timers()
+    assert states_of(waiting) == ["REVOKED"] * 5
 
 
 def test_an_error_after_the_acknowledgement_is_logged(
@@ -298,7 +404,11 @@ def test_the_calls_of_a_worker_survive_a_lost_connection(
         consumer.timer.clear()
     requests.timed_calls.restore()  # another task, at the same connection
     assert bool(consumer.timer._queue) != celery_clears_the_timer
-    consumer.connection = object()
-    requests.timed_calls.restore()
+    for _ in range(3):
+        consumer.connection = object()
+        requests.timed_calls.restore()
+    assert [entry for entry in consumer.timer._queue if not entry[2].canceled] == [
+        consumer.timer._queue[-1]
+    ]
     consumer.run_all_timers()
     assert states_of(waiting) == ["REVOKED"] * 5

@@ -76,7 +76,9 @@ class Run:
         self.request: JobRequest = cls(
             message, app=app, task=task, headers=message.headers, decoded=False,
             on_ack=lambda *_: self.answers.append("acknowledged"),
-            on_reject=lambda *_: self.answers.append("rejected"),
+            on_reject=lambda _logger, _errors, requeue: self.answers.append(
+                "requeued" if requeue else "rejected"
+            ),
         )  # fmt: skip
         self.request.on_accepted(PID, time.monotonic())
         self.request.cancellation = Cancellation(
@@ -186,7 +188,7 @@ def test_a_shutdown_goes_on_if_the_end_of_a_terminated_run_cannot_be_stored(
 ) -> None:
     monkeypatch.setattr(run.request.task.backend, "mark_as_revoked", fail_away)
     run.request.cancel(pool)
-    assert run.answers == []
+    assert run.answers == ["requeued"]
     assert run.ended(broker) == "cancelled"
 
 
@@ -307,4 +309,4 @@ def test_a_terminated_run_is_cancelled_for_its_followers_if_the_backend_fails(
     with pytest.raises(OSError, match="away"):
         run.fail(Terminated(15))
     assert run.ended(broker) == "cancelled"
-    assert run.answers == []  # the broker delivers the message again
+    assert run.answers == ["requeued"]  # the broker delivers the message again

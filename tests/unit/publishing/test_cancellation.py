@@ -265,7 +265,12 @@ def test_the_known_requests_are_bounded(kept: Kept, monkeypatch: pytest.MonkeyPa
     jobs = [Job(kept, new_id()) for _ in range(4)]
     for job in [*jobs, jobs[1]]:
         known.add(Cancellation(job_id=job.job_id))
-    assert [known.find(job) is not None for job in jobs] == [False, True, True, True]
+    assert [known.find(job.job_id, job.origin.run) is not None for job in jobs] == [
+        False,
+        True,
+        True,
+        True,
+    ]
 
 
 def test_no_point_raises_outside_of_the_body(kept: Kept) -> None:

@@ -109,15 +109,12 @@ class CancellableRequest(ReportingRequest):
         """End the withheld task. It raises what a backend or a broker raises."""
         self._announce_revoked("cancelled", False, None, False)
 
-    def release(self) -> bool:
-        """Let the withheld task run unless its message is acknowledged. Return whether it may."""
-        if self.acknowledged:
-            return False
+    def release(self) -> None:
+        """Let the withheld task run, whose message could not be discarded."""
         self.cancellation, self._already_revoked = None, False
         if not self.was_refused and getattr(self, "_eta_timer_entry", None) is not None:
             # Celery cancels the timers of scheduled requests only if the broker is lost.
             state.task_scheduled(self)
-        return True
 
     def skip(self, cancellation: Cancellation) -> None:
         """Let another delivery end the job, and do not run this one."""
@@ -151,13 +148,14 @@ class CancellableRequest(ReportingRequest):
         self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False
     ) -> None:
         # The child has reported an outcome if return_ok is set.
-        if self._ends_if_lost and not return_ok and isinstance(exception_of(exc_info), LOSSES):
+        is_lost = not return_ok and isinstance(exception_of(exc_info), LOSSES)
+        if is_lost and self._ends_if_lost:
             self._end_lost()
         else:
             super().on_failure(exc_info, send_failed_event, return_ok)
 
     def on_timeout(self, soft: bool, timeout: float) -> None:
-        if self._ends_if_lost and not soft:
+        if not soft and self._ends_if_lost:
             # A pool of processes has called on_failure() before.
             self._end_lost()
         else:
@@ -188,24 +186,29 @@ class CancellableRequest(ReportingRequest):
     @property
     def _ends_if_lost(self) -> bool:
         """Whether the loss of the run ends its job as cancelled, and Celery does not requeue it."""
-        if self.cancellation is None and self.is_job:
-            # The loop has not handled the request yet.
-            self.cancellation = active_runs.known.find(self.lease.job_id, self.lease.run)
-        was_asked = self.cancellation is not None and self.task.cancellable
+        was_asked = self._request_to_cancel is not None and self.task.cancellable
         return self._is_terminated or was_asked
+
+    @property
+    def _request_to_cancel(self) -> Cancellation | None:
+        """The request to cancel the job, even if the loop of the worker has not handled it yet."""
+        if self.cancellation is not None or not self.is_job:
+            return self.cancellation
+        return active_runs.known.find(self.lease.job_id, self.lease.run)
 
     def _end_lost(self) -> None:
         """End a run without an outcome, in Celery and for the followers of the job."""
         # Celery itself cancels runs when it loses the broker: the next delivery ends at its start.
         if self._already_revoked or self._already_cancelled:
             return
+        cancellation = self.cancellation = self._request_to_cancel
         signum = SIGTERM if self._is_terminated else None
         try:
             self._announce_revoked("cancelled", True, signum, False)
         except Exception:
             self.report_failure(self.cancelled_error)
-            if self.store_errors and self.cancellation is not None:
-                revoked_marks.add(self.app, self.cancellation, is_lost=True)
+            if self.store_errors and cancellation is not None:
+                revoked_marks.add(self.app, cancellation, is_lost=True)
             if self.task.acks_late and not self.acknowledged:
                 self.reject(requeue=True)  # the next delivery ends at its start
             raise

@@ -62,7 +62,7 @@ class Discards:
         self._waiting: OrderedDict[MessageKey, Discard] = OrderedDict()
         self._ended: OrderedDict[MessageKey, Cancellation] = OrderedDict()
         self._is_scheduled = False
-        self._is_away_until = -math.inf  # of the monotonic clock: the result backend
+        self._resumes_at = -math.inf  # of the monotonic clock, after an outage of the backend
 
     def add(self, request: JobRequest, cancellation: Cancellation) -> None:
         """End a message soon. Its task does not run meanwhile."""
@@ -99,7 +99,7 @@ class Discards:
     def _discard_until(self, deadline: float) -> None:
         while self._waiting:
             _, discard = self._waiting.popitem(last=False)
-            if time.monotonic() < self._is_away_until:
+            if time.monotonic() < self._resumes_at:
                 self._release(discard)
             else:
                 self._end(discard)
@@ -115,7 +115,7 @@ class Discards:
             logger.exception(NOT_PASSED_ON if request.acknowledged else NOT_STORED, request.id)
         if not request.acknowledged:
             if time.monotonic() - began > SLICE:
-                self._wait_for_backend()
+                self._pause()
             self._release(discard)
             return
         self._ended[request.message_key] = discard.cancellation
@@ -123,8 +123,8 @@ class Discards:
             self._ended.popitem(last=False)
         discard.skip_others()
 
-    def _wait_for_backend(self) -> None:
-        self._is_away_until = time.monotonic() + AWAY
+    def _pause(self) -> None:
+        self._resumes_at = time.monotonic() + AWAY
         logger.warning(
             "the result backend does not answer; for %g s, no message of a cancelled job is"
             " discarded, and the runs of these messages end at their start", AWAY,

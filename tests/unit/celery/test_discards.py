@@ -83,7 +83,7 @@ def consumer(app: Celery) -> Iterator[Consumer]:
     yield consumer
     if hub is not None:
         hub.close()
-    revoked_marks.close(TIMEOUT)
+    revoked_marks.close(0)
 
 
 @pytest.fixture

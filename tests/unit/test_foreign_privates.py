@@ -18,13 +18,14 @@ import pytest
 import socketio
 from billiard.pool import Pool
 from billiard.process import BaseProcess as Process
-from celery import Celery, Task, _state
+from celery import VERSION, Celery, Task, _state
 from celery.app.task import Context
 from celery.backends.mongodb import MongoBackend
 from celery.canvas import _chain, _chord, chain, chord
 from celery.concurrency.asynpool import SCHED_STRATEGIES, SCHED_STRATEGY_FAIR, AsynPool
 from celery.concurrency.base import BasePool
 from celery.concurrency.prefork import TaskPool
+from celery.worker import state
 from celery.worker.request import Request
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
@@ -232,6 +233,9 @@ def test_celery_requests_have_the_attributes_of_their_progress() -> None:
         assert name in vars(Request)
     for name in ("_connection_errors", "_context"):
         assert hasattr(Request, name)
+    # Celery 5.7 keeps a list of the requests that wait for a timer.
+    assert hasattr(state, "task_scheduled") == hasattr(Request, "_eta_timer_entry")
+    assert hasattr(state, "task_scheduled") == (VERSION >= (5, 7))
     parameters = signature(Request._announce_revoked).parameters
     assert [*parameters] == ["self", "reason", "terminated", "signum", "expired"]
 

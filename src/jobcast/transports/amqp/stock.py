@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
@@ -12,7 +13,8 @@ from jobcast.transports.amqp.names import stock_exchange
 from jobcast.transports.base import Outgoing
 
 MAX_SENT: Final = 10_000  # copies of held events to remember
-PAUSE: Final = 1.0  # seconds without copies after the broker has refused one
+PAUSE: Final = 10.0  # seconds without copies after a refusal, which costs a connection
+WARNING_INTERVAL: Final = 300.0  # seconds between two warnings
 
 logger = logging.getLogger(__name__)
 
@@ -33,22 +35,26 @@ class StockChannel:
         self.exchange = stock_exchange(name)
         self.is_declared = False  # on the publisher's connection
         self._clock = clock
-        self._refused_at: float | None = None
+        self._paused_until = self._warned_until = -math.inf
         self._sent: OrderedDict[int, None] = OrderedDict()  # numbers of held events
 
     @property
     def is_paused(self) -> bool:
         """Whether the broker has just refused a copy."""
-        return self._refused_at is not None and self._clock() - self._refused_at < PAUSE
+        return self._clock() < self._paused_until
 
     def refuse(self, exc: Exception) -> None:
         """Record that the broker refuses copies."""
+        at = self._clock()
+        is_new = at >= self._warned_until
         logger.log(
-            logging.WARNING if self._refused_at is None else logging.DEBUG,
-            "could not copy events to the exchange %s (%s): its stock servers miss them; trying"
-            " again with later events", self.exchange.name, exc,
+            logging.WARNING if is_new else logging.DEBUG,
+            "could not copy events to the exchange %s (%s): its stock servers miss events for %g s",
+            self.exchange.name, exc, PAUSE,
         )  # fmt: skip
-        self._refused_at = self._clock()
+        self._paused_until = at + PAUSE
+        if is_new:
+            self._warned_until = at + WARNING_INTERVAL
 
     def unsent(self, batch: Sequence[Outgoing]) -> list[Outgoing]:
         """Return the events without a copy."""
@@ -56,7 +62,6 @@ class StockChannel:
 
     def add(self, batch: Sequence[Outgoing]) -> None:
         """Record that the stock server has copies of these events."""
-        self._refused_at = None
         self._sent.update((outgoing.number, None) for outgoing in batch)
         while len(self._sent) > MAX_SENT:
             self._sent.popitem(last=False)

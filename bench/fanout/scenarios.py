@@ -76,8 +76,10 @@ def unfollowed(server: Peer) -> Sample:
 def unfollowed_bytes(server: Peer) -> Sample:
     """Bytes that the server receives per event of a job without followers.
 
+    Its own canaries, one a second, are far less than a byte per event.
+
     Raises:
-        RuntimeError: jobcast received bytes.
+        RuntimeError: jobcast received the events.
     """
     server.connect(["another"])
     time.sleep(SETTLE)
@@ -86,7 +88,7 @@ def unfollowed_bytes(server: Peer) -> Sample:
     server.wait_published()
     time.sleep(SETTLE)
     received = server.subscribed_bytes() - before
-    if server.name == "jobcast" and received:
+    if server.name == "jobcast" and received >= UNFOLLOWED:
         raise RuntimeError(f"jobcast received {received} bytes for a job without followers")
     return Sample(received / UNFOLLOWED)
 

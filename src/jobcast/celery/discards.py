@@ -77,24 +77,26 @@ class Discards:
             # The calls of a consumer without an event loop may wait for seconds.
             self._discard_until(math.inf)
         elif not self._is_scheduled:
-            self._schedule(0)
+            self._schedule(0, request.id)
 
     def ending_of(self, request: JobRequest) -> Cancellation | None:
         """Return the request to cancel the job with which a former delivery has ended it."""
         return self._ended.get(request.message_key)
 
-    def _schedule(self, seconds: float) -> None:
+    def _schedule(self, seconds: float, job_id: str) -> None:
         self._is_scheduled = True
-        waiting = next(iter(self._waiting.values()))
-        self._timed_calls.call_after(seconds, waiting.request.id, self._discard_some)
+        self._timed_calls.call_after(seconds, job_id, self._discard_some, job_id)
 
-    def _discard_some(self) -> None:
+    def _discard_some(self, job_id: str) -> None:
+        self._is_scheduled = False
+        had_messages = bool(self._waiting)
         try:
             self._discard_until(time.monotonic() + SLICE)
         finally:
-            self._is_scheduled = False
-            if self._waiting:
-                self._schedule(PAUSE)
+            if had_messages and not self._is_scheduled:
+                # Even if none is left: the loop acknowledges the messages in its next iteration,
+                # before which it may wait for its next timer.
+                self._schedule(PAUSE, job_id)
 
     def _discard_until(self, deadline: float) -> None:
         while self._waiting:

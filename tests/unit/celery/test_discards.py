@@ -153,6 +153,18 @@ def test_the_loop_runs_between_the_messages_of_a_burst(
         assert [request.acknowledged for request in waiting].count(True) == ended
         time.sleep(discards.PAUSE)
     assert called_back == [request.id for request in waiting]
+    consumer.run_all_timers()
+
+
+def test_the_loop_does_not_wait_before_it_acknowledges_the_last_message(
+    consumer: Consumer, requests: CancelRequests, messages: list[Any], waiting: list[JobRequest]
+) -> None:
+    """Celery acknowledges in the next iteration; its loop waits for the next timer before."""
+    cancel(requests, messages)
+    consumer.run_timers()
+    assert consumer.hub is not None
+    assert consumer.hub.fire_timers() <= discards.PAUSE
+    consumer.run_all_timers()
     assert not consumer.timer._queue
 
 

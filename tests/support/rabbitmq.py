@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,14 @@ def rabbitmq_server() -> str:
     return found
 
 
+def _is_open(port: int) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2):
+            return True
+    except OSError:
+        return False
+
+
 class RabbitMQ:
     """A node with its own data directory and its own epmd, the port mapper of Erlang."""
 
@@ -33,7 +42,7 @@ class RabbitMQ:
         self.port = port or free_port()
         self.url = f"amqp://guest:guest@127.0.0.1:{self.port}//"
         self._folder = folder
-        epmd_port = str(free_port())
+        epmd_port = free_port()
         (folder / "plugins").write_text("[].\n")
         (folder / "rabbitmq.conf").write_text(
             f"listeners.tcp.local = 127.0.0.1:{self.port}\nloopback_users = none\n"
@@ -41,7 +50,7 @@ class RabbitMQ:
         )
         self._env = {
             "HOME": str(folder),
-            "ERL_EPMD_PORT": epmd_port,
+            "ERL_EPMD_PORT": str(epmd_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODENAME": f"{new_id('rabbit')}@localhost",
             "RABBITMQ_NODE_PORT": str(self.port),
@@ -54,7 +63,8 @@ class RabbitMQ:
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+S 2:2 +sbwt none",
         }
         # Without a running epmd, the node would start one that outlives it.
-        self._epmd = Process(["epmd", "-port", epmd_port], folder / "epmd.log", self._env)
+        self._epmd = Process(["epmd", "-port", str(epmd_port)], folder / "epmd.log", self._env)
+        self._epmd.expect(lambda: _is_open(epmd_port), "epmd to accept connections")
         self.node = Process([server], folder / "rabbitmq.log", self._env)
 
     def ready(self) -> RabbitMQ:

@@ -130,10 +130,15 @@ def test_a_stock_server_that_refuses_copies_holds_no_events_back(
     assert lines(full) == ["line 1"]
 
 
+@pytest.mark.parametrize(
+    ("pause", "copied"), [(0.0, ["line 3"]), (3600.0, [])], ids=["after the pause", "in the pause"]
+)
 def test_a_deleted_stock_exchange_holds_no_events_back(
-    deployment: Deployment, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(stock, "PAUSE", 0.0)
+    deployment: Deployment, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch, pause: float,
+    copied: list[str],
+) -> None:  # fmt: skip
+    """Copies pause after a refusal, which costs a connection."""
+    monkeypatch.setattr(stock, "PAUSE", pause)
     events = deployment.bind_server()
     deployment.publish()
     delete_exchange(rabbitmq, deployment.channel)
@@ -141,19 +146,4 @@ def test_a_deleted_stock_exchange_holds_no_events_back(
     copies = deployment.bind_stock()
     deployment.publish()
     assert count(events) == 3
-    assert lines(copies) == ["line 3"]
-
-
-def test_copies_pause_after_a_refusal(
-    deployment: Deployment, rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each refusal costs a connection."""
-    monkeypatch.setattr(stock, "PAUSE", 3600.0)
-    events = deployment.bind_server()
-    deployment.publish()
-    delete_exchange(rabbitmq, deployment.channel)
-    deployment.publish()
-    copies = deployment.bind_stock()
-    deployment.publish()
-    assert count(events) == 3
-    assert lines(copies) == []
+    assert lines(copies) == copied

@@ -93,6 +93,21 @@ def accept(request: JobRequest) -> None:
     request.on_accepted(1, time.monotonic())
 
 
+def lose(request: JobRequest, exc: BaseException | None = None) -> None:
+    """Report the loss of the child that runs a task, as a pool of processes does."""
+    try:
+        raise exc or WorkerLostError("the child was killed")
+    except BaseException:
+        request.on_failure(ExceptionInfo())
+
+
+def requeues(request: JobRequest, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Record the rejections of a message instead of sending them: whether each requeues it."""
+    found: list[bool] = []
+    monkeypatch.setattr(request, "reject", lambda requeue: found.append(requeue))
+    return found
+
+
 def posted(board: NoticeBoard) -> list[str]:
     return [cancellation.job_id for cancellation in board.after(0)]
 
@@ -497,10 +512,7 @@ def test_celery_and_the_job_share_one_read_of_the_result_of_a_lost_run(
         return read(task_id)
 
     monkeypatch.setattr(app.backend, "_get_task_meta_for", counted)
-    try:
-        raise WorkerLostError("the child was killed")
-    except WorkerLostError:
-        request.on_failure(ExceptionInfo())
+    lose(request)
     assert reads == [request.id]
     assert result_of(app, request.id) == "SUCCESS"
 
@@ -538,10 +550,7 @@ def events_of_a_stored_success(task: Any, exc: BaseException) -> tuple[list[Any]
     accept(request)
     task.backend.mark_as_done(request.id, "done")
     events.clear()
-    try:
-        raise exc
-    except BaseException:
-        request.on_failure(ExceptionInfo())
+    lose(request, exc)
     for _, fields in events:
         assert fields.pop("uuid") == request.id
     return events, request.acknowledged, request in state.active_requests
@@ -597,14 +606,6 @@ def connected(signal: Any, receiver: Any) -> Iterator[None]:
         signal.disconnect(receiver)
 
 
-def lose(request: JobRequest) -> None:
-    """Report the loss of the child that runs a task, as a pool of processes does."""
-    try:
-        raise WorkerLostError("the child was killed")
-    except WorkerLostError:
-        request.on_failure(ExceptionInfo())
-
-
 def exceed_time_limit(request: JobRequest) -> None:
     """Report that the child exceeds its time limit, as a pool of threads does."""
     request.on_timeout(soft=False, timeout=1)
@@ -625,8 +626,7 @@ def test_celery_requeues_no_run_that_is_lost_in_its_grace(
     message = send(task)
     request = receive(task, message)
     accept(request)
-    requeued: list[bool] = []
-    monkeypatch.setattr(request, "reject", lambda requeue: requeued.append(requeue))
+    requeued = requeues(request, monkeypatch)
     requests.learn(covering(message, "requested"))
     end(request)
     assert requeued == ([] if is_cancellable else [True])
@@ -676,8 +676,7 @@ def test_the_message_of_a_lost_run_is_delivered_again_if_its_end_cannot_be_store
     message = send(task)
     request = receive(task, message)
     accept(request)
-    requeued: list[bool] = []
-    monkeypatch.setattr(request, "reject", lambda requeue: requeued.append(requeue))
+    requeued = requeues(request, monkeypatch)
     requests.learn(covering(message, "requested"))
     with pytest.raises(OSError, match="away"):
         lose(request)
@@ -705,10 +704,7 @@ def test_a_run_that_celery_has_cancelled_is_left_to_its_next_delivery(
     consumer.pool.terminate_job = lambda *_: None
     request.cancel(consumer.pool)
     assert app.backend.get_state(request.id) == "RETRY"
-    try:
-        raise exc
-    except BaseException:
-        request.on_failure(ExceptionInfo())
+    lose(request, exc)
     assert result_of(app, request.id) == "RETRY"
     assert (request.acknowledged, errors) == (False, [])
 

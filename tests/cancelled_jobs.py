@@ -108,8 +108,8 @@ def is_silent_late(self: ProgressTask, notes: str) -> None:
 
 @job(cancel_grace=0.5)
 def goes_on(self: ProgressTask, notes: str) -> None:
-    note(notes, "began")
     try:
+        note(notes, "began")
         time.sleep(60)
     finally:
         note(notes, "finally")
@@ -118,8 +118,8 @@ def goes_on(self: ProgressTask, notes: str) -> None:
 @job(acks_late=True, reject_on_worker_lost=True, cancel_grace=0.5, max_retries=3)
 def survives_its_termination(self: ProgressTask, then: str, notes: str) -> str:
     """Catch the exception with which the pool terminates the run, and end in another way."""
-    note(notes, f"began in {os.getpid()}")
     try:
+        note(notes, f"began in {os.getpid()}")
         time.sleep(60)
     except BaseException:
         note(notes, "survived")
@@ -191,14 +191,14 @@ def finishes_late(self: ProgressTask, notes: str) -> str:
 
 @job(acks_late=True, cancel_grace=1)
 def is_terminated_late(self: ProgressTask, notes: str) -> None:
-    note(notes, "began")
     try:
+        note(notes, "began")
         time.sleep(60)
     finally:
         note(notes, "finally")
 
 
-@job(cancel_grace=3)
+@job(cancel_grace=6)
 def has_a_long_grace(self: ProgressTask, notes: str) -> None:
     note(notes, "began")
     time.sleep(60)
@@ -206,10 +206,10 @@ def has_a_long_grace(self: ProgressTask, notes: str) -> None:
 
 @job(cancel_grace=0.5)
 def holds_the_interpreter(self: ProgressTask, notes: str) -> None:
-    note(notes, "began")
     interval = sys.getswitchinterval()
     sys.setswitchinterval(3600)
     try:
+        note(notes, "began")
         # One call of C code that checks for no signal.
         sum(range(1 << 40))
     finally:
@@ -258,7 +258,7 @@ def awaits(self: ProgressTask, notes: str) -> None:
 @job(cancellable=False)
 def cannot_be_cancelled(self: ProgressTask, notes: str) -> str:
     note(notes, "began")
-    time.sleep(0.5)
+    wait_until_released(notes)
     return "done"
 
 

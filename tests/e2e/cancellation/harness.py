@@ -131,15 +131,17 @@ class Harness:
         """Follow a job, and wait until its task runs."""
         job_id = await self.followed(result)
         await eventually(lambda: "began" in self.steps(job_id), f"start of {job_id}")
+        # A run begins after two seconds even if the store has not confirmed its start.
+        await eventually(lambda: self.statuses(job_id) - {"queued"}, f"stored start of {job_id}")
         return job_id
 
     async def wait_status(self, job_id: str, status: str) -> None:
         """Wait until the followers of the job have received a status."""
+        await eventually(lambda: status in self.statuses(job_id), f"{status} of {job_id}")
 
-        def statuses() -> list[str]:
-            return [event["status"] for event in self.alice.transcript.of(job_id, "job_status")]
-
-        await eventually(lambda: status in statuses(), f"{status} of {job_id}")
+    def statuses(self, job_id: str) -> set[str]:
+        """Return the statuses of a job that its followers have received."""
+        return {event["status"] for event in self.alice.transcript.of(job_id, "job_status")}
 
     async def followed(self, result: AsyncResult[Any]) -> str:
         job_id = str(result.id)

@@ -209,6 +209,7 @@ async def test_a_task_can_refuse_to_be_cancelled(here: Harness) -> None:
     assert here.cancel(result.id).outcome == "not_cancellable"
     job_id = await here.begun(result)
     assert here.cancel(job_id).outcome == "not_cancellable"
+    here.release(job_id)
     end = await here.alice.transcript.end(job_id)
     assert end["result"] == "done"
 

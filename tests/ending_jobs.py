@@ -18,7 +18,7 @@ from celery.exceptions import Ignore, Reject, SoftTimeLimitExceeded
 
 from jobcast import ProgressTask, current_job
 
-TIME_LIMIT = 4  # seconds; the first run of a process may need some until it begins
+TIME_LIMIT = 6  # seconds; the first run of a process may need some until it begins
 BROKER = os.environ.get("CELERY_BROKER_URL")
 
 app = Celery("endings", broker=BROKER or "memory://", set_as_current=BROKER is not None)
@@ -56,7 +56,8 @@ def begin(task: ProgressTask) -> None:
     task.progress(10)
     task.log("running")
     # Events that are not flushed are lost when the process is killed.
-    current_job().flush()
+    while not current_job().flush():  # one call waits for two seconds at most
+        time.sleep(0.05)
 
 
 @job()

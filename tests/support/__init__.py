@@ -34,7 +34,7 @@ SECRET = "a secret for tests that is long enough"
 TIMEOUT = 90.0  # seconds until a wait fails; a loaded machine is slow
 GRACE = 15.0  # seconds until a session-scoped process is killed after SIGTERM
 SHORT_LIVED = 6  # seconds until a token expires: time for a busy client to connect before
-COUNTDOWN = 5.0  # seconds until a sent job may start: time for a busy worker to learn of a change
+COUNTDOWN = 8.0  # seconds until a sent job may start: time for a busy worker to learn of a change
 # Engine.IO has its own pings. uvicorn's would close a slow consumer after 40 s.
 NO_WEBSOCKET_PINGS = ("--ws-ping-interval", "0")
 
@@ -251,10 +251,24 @@ class Worker(Process):
 
         A child logs the result of a task before it passes the result on.
         """
+        with self._active_tasks() as active:
+            self.expect(lambda: not active(), "no active task")
+
+    def wait_active(self, task_id: str) -> None:
+        """Wait until the main process knows that a task has started.
+
+        The first events of a task may arrive earlier.
+        """
+        with self._active_tasks() as active:
+            self.expect(lambda: task_id in active(), f"active task {task_id}")
+
+    @contextmanager
+    def _active_tasks(self) -> Iterator[Callable[[], list[str]]]:
+        """Yield a function that asks the main process for the ids of its active tasks."""
         node = f"{self.name}@test"
         with Celery(broker=self.env["CELERY_BROKER_URL"], set_as_current=False) as app:
             inspect = app.control.inspect([node], timeout=TIMEOUT, limit=1)
-            self.expect(lambda: not inspect.active()[node], "no active task")
+            yield lambda: [task["id"] for task in inspect.active()[node]]
 
 
 def restore_unacknowledged(redis_url: str) -> None:

@@ -64,6 +64,11 @@ class Harness:
         """Wait until the given number of runs of the job have started."""
         await self.alice.transcript.wait_logged(job_id, count)
 
+    async def wait_until_active(self, job_id: str) -> None:
+        """Wait until the main process of the worker also knows that the job has started."""
+        await self.wait_until_running(job_id)
+        await asyncio.to_thread(self.worker.wait_active, job_id)
+
     async def follow(self, job_id: str) -> None:
         assert (await self.alice.join(job_id))["ok"]
 

@@ -23,7 +23,7 @@ async def assert_job_completes_after_signal(
     async with harness_on(deployment, worker, token) as harness:
         job_id = harness.send(jobs.waits, str(gate))
         await harness.follow(job_id)
-        await harness.wait_until_running(job_id)
+        await harness.wait_until_active(job_id)
         worker.popen.send_signal(signum)
         await eventually(lambda: word in worker.log, word)
         gate.touch()
@@ -46,7 +46,7 @@ async def test_cold_shutdown_fails_a_job_that_is_not_redelivered(
     async with harness_on(deployment, worker, token) as harness:
         job_id = harness.send(jobs.hangs)
         await harness.follow(job_id)
-        await harness.wait_until_running(job_id)
+        await harness.wait_until_active(job_id)
         worker.popen.send_signal(signal.SIGQUIT)
         end = await harness.alice.transcript.end(job_id)
         await worker.wait_exit()
@@ -62,7 +62,7 @@ async def test_cold_shutdown_requeues_a_late_acknowledged_job(
     async with harness_on(deployment, worker, token) as harness:
         job_id = harness.send(jobs.hangs_at_first, harness.marker())
         await harness.follow(job_id)
-        await harness.wait_until_running(job_id)
+        await harness.wait_until_active(job_id)
         worker.popen.send_signal(signal.SIGQUIT)
         await worker.wait_exit()
         harness.worker = await deployment.start_replacement(worker)
@@ -78,7 +78,7 @@ async def test_lost_broker_connection_cancels_and_reruns_jobs(
     async with harness_on(deployment, worker, token) as harness:
         job_id = harness.send(jobs.hangs_at_first, harness.marker())
         await harness.follow(job_id)
-        await harness.wait_until_running(job_id)
+        await harness.wait_until_active(job_id)
         with redis.Redis.from_url(deployment.valkey.url) as client:
             client.client_kill_filter(_type="normal", skipme=True)
         await harness.alice.transcript.end(job_id)
@@ -122,7 +122,7 @@ async def test_cold_shutdown_of_a_thread_pool_waits_for_the_job(
 async def test_soft_shutdown_gives_the_job_time_to_complete(
     deployment: Deployment, token: Token
 ) -> None:
-    worker = deployment.worker(SOFT_SHUTDOWN="3")
+    worker = deployment.worker(SOFT_SHUTDOWN="8")
     await assert_job_completes_after_signal(
         deployment, worker, token, signal.SIGQUIT, "Soft Shutdown"
     )

@@ -55,7 +55,7 @@ def returns(notes: str) -> str:
     return notes
 
 
-@app.task(base=Publishes, shared=False, time_limit=6)
+@app.task(base=Publishes, shared=False, time_limit=12)
 def returns_within_its_limit(notes: str) -> str:
     note(notes, "began")
     return notes

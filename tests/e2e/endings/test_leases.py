@@ -39,7 +39,7 @@ async def running_proxy() -> AsyncIterator[Proxy]:
 
 
 @pytest.mark.parametrize("pool", ALL_POOLS)
-@pytest.mark.parametrize("deployment", [LeaseTimeouts(lease=3, lost_after=3)], indirect=True)
+@pytest.mark.parametrize("deployment", [LeaseTimeouts(lease=6, lost_after=3)], indirect=True)
 async def test_job_of_a_killed_worker_stalls_and_is_lost(
     pool: str, deployment: Deployment, token: Token
 ) -> None:
@@ -58,7 +58,7 @@ async def test_job_of_a_killed_worker_stalls_and_is_lost(
         assert await harness.timeline(waiting) == ["queued"]
 
 
-@pytest.mark.parametrize("deployment", [LeaseTimeouts(lease=3, lost_after=3)], indirect=True)
+@pytest.mark.parametrize("deployment", [LeaseTimeouts(lease=6, lost_after=3)], indirect=True)
 async def test_job_is_lost_if_its_process_dies_before_it_could_send_the_ending(
     deployment: Deployment, token: Token
 ) -> None:
@@ -138,7 +138,7 @@ async def test_sidecar_keeps_leases_while_a_job_blocks_the_worker(
         assert await harness.final_timeline(beside) == [*STARTED, "log", DONE]
 
 
-@pytest.mark.parametrize("deployment", [LeaseTimeouts(lease=3, lost_after=1)], indirect=True)
+@pytest.mark.parametrize("deployment", [LeaseTimeouts(lease=6, lost_after=1)], indirect=True)
 async def test_sidecar_ends_with_a_killed_worker(deployment: Deployment, token: Token) -> None:
     worker = deployment.worker(pool="threads")
     async with harness_on(deployment, worker, token) as harness:

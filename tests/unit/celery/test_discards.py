@@ -60,7 +60,7 @@ class Consumer:
     def run_timers(self) -> None:
         """Run what is due now, and nothing that this schedules for later."""
         if self.hub is not None:
-            self.hub.fire_timers()
+            self.hub.fire_timers(max_timers=1)
 
     def run_all_timers(self) -> None:
         deadline = time.monotonic() + TIMEOUT

@@ -16,6 +16,12 @@ from tests.support.owner import Owner
 from tests.support.sse import http_client
 
 
+@pytest.fixture(autouse=True)
+def patient_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a busy RabbitMQ take its time to accept a connection."""
+    monkeypatch.setattr("jobcast.transports.amqp.connection.CONNECT_TIMEOUT", 15.0)
+
+
 @pytest.fixture
 def publisher(valkey: Valkey) -> Iterator[TransportPublisher]:
     # A slow reader resumes from the history, which has to keep everything that it missed.

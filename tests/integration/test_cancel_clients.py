@@ -121,15 +121,15 @@ async def test_request_without_an_answer_ends_after_its_timeout(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for module in (cancel_job, "jobcast.client.job_client", "jobcast.client.sync"):
-        name = module if isinstance(module, str) else module.__name__
-        monkeypatch.setattr(f"{name}.CANCEL_TIMEOUT", 0.5)
     job_id = owner.start()
     with running(Server(tmp_path / "log", valkey.url)) as server:
         server.ready()
         async with open_client(server.url, token(owner.name)) as cancel:
             await cancel(owner.start())
             server.kill()
+            for module in (cancel_job, "jobcast.client.job_client", "jobcast.client.sync"):
+                name = module if isinstance(module, str) else module.__name__
+                monkeypatch.setattr(f"{name}.CANCEL_TIMEOUT", 0.5)
             with pytest.raises(CancelRefused, match=f"cancel job {job_id} within 0.5 s") as refused:
                 await cancel(job_id)
             assert refused.value.code in ("unavailable", "unreachable")

@@ -358,7 +358,8 @@ async def test_rejected_token_on_reconnect_ends_the_client(
 
 
 async def test_token_is_renewed_before_it_expires(server: Server, job: Job, token: Token) -> None:
-    seconds = iter([SHORT_LIVED])
+    lifetime = 2 * SHORT_LIVED  # the client renews the token in the second half of it
+    seconds = iter([lifetime])
     states: list[ConnectionState] = []
 
     def make_token() -> str:
@@ -367,7 +368,7 @@ async def test_token_is_renewed_before_it_expires(server: Server, job: Job, toke
     async with JobClient(server.url, make_token, on_state=states.append) as client:
         reader = Reader(client, job.id)
         await eventually(lambda: "refreshed" in server.log, "renewal")
-        expiry = time.monotonic() + SHORT_LIVED
+        expiry = time.monotonic() + lifetime
         await eventually(lambda: time.monotonic() > expiry, "expiry of the first token")
         job.emit("job_complete", result=1)
         await reader.task
@@ -520,7 +521,7 @@ async def test_failed_renewal_is_retried(
         calls += 1
         if calls in {2, 3}:
             raise OSError("the login service is down")
-        return token(jobs=["*"], ttl=SHORT_LIVED if calls == 1 else 60)
+        return token(jobs=["*"], ttl=2 * SHORT_LIVED if calls == 1 else 60)
 
     async with JobClient(server.url, make_token, on_state=states.append) as client:
         reader = Reader(client, job.id)

@@ -17,7 +17,7 @@ from jobcast.revocation import revoke
 from jobcast.settings import Settings
 from tests.conftest import Valkey
 from tests.http_application import FORBIDDEN
-from tests.support import SHORT_LIVED, Server, eventually, following, new_id, running
+from tests.support import SHORT_LIVED, TIMEOUT, Server, eventually, following, new_id, running
 from tests.support.http_server import (
     LINE,
     Publish,
@@ -112,19 +112,22 @@ async def test_wait_returns_the_state_when_the_time_is_over(
 
 
 async def connection_of(server: Server, job_id: str) -> str:
-    """The id of the only connection that has followed a job."""
-    pattern = re.compile(rf"connected (\S+) [^\n]*\n[^\n]*joined {re.escape(job_id)}")
-    found = await eventually(lambda: pattern.search(server.log), "connection in the log")
-    sid: str = found[1]
-    return sid
+    """Return the id of the only connection that has followed a job.
+
+    The line of its join follows that of its connection. Other connections may end meanwhile.
+    """
+    await eventually(lambda: f"joined {job_id}" in server.log, "join in the log")
+    before, _, _ = server.log.partition(f"joined {job_id}")
+    return re.findall(r"\bconnected (\S+)", before)[-1]
 
 
 async def test_a_waiting_client_that_goes_away_leaves_no_connection(
     client: httpx.AsyncClient, publish: Publish, job_id: str, server: Server
 ) -> None:
     publish(started(job_id))
+    waiting = httpx.Timeout(TIMEOUT, read=0.5)
     with pytest.raises(httpx.ReadTimeout):
-        await client.get(f"/jobs/{job_id}", params={"wait": 60}, timeout=0.5)
+        await client.get(f"/jobs/{job_id}", params={"wait": 60}, timeout=waiting)
     sid = await connection_of(server, job_id)
     await eventually(lambda: f"disconnected {sid}" in server.log, "end of the connection")
 

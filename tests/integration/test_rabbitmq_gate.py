@@ -80,8 +80,13 @@ def publishing(pipe: Pipeline) -> Iterator[None]:
 
 @DELETED
 async def test_deleted_exchanges_lose_no_event_of_a_busy_publisher(
-    rabbitmq: RabbitMQ, exchanges: list[str], caplog: pytest.LogCaptureFixture
+    rabbitmq: RabbitMQ,
+    exchanges: list[str],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # A process that binds its queue later misses events.
+    monkeypatch.setattr(gate, "BIND_TIMEOUT", 8.0)
     async with open_pipeline(rabbitmq.url) as pipe, open_pipeline(rabbitmq.url) as other:
         for _ in range(2):
             with publishing(pipe), publishing(other):

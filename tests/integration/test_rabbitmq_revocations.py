@@ -17,7 +17,7 @@ from tests.support.rabbitmq import RabbitMQ
 
 KEPT = 500  # revocations
 HELD_AFTER = 40_000  # bytes from the broker, which are some of the revocations
-PAUSE = 2.0  # seconds; below the timeout of an answer
+PAUSE = 0.5  # seconds; below the timeout of an answer
 
 
 def keep(url: str, names: Names, revoked: list[Revocation]) -> None:

@@ -29,7 +29,7 @@ logger = logging.getLogger("tests.library")
 
 
 def wait_for_file(path: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not Path(path).exists():
         if time.monotonic() > deadline:
             raise TimeoutError(path)

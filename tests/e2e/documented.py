@@ -113,7 +113,7 @@ def run_stock_script(script: str, url: str, token: str, job_id: str) -> list[str
     path = STOCK_CLIENT / f".{new_id('page')}.mjs"
     path.write_text(
         _with_constants(script, url, token, job_id)
-        + "setTimeout(() => process.exit(2), 30000);\n"
+        + "setTimeout(() => process.exit(2), 90000);\n"
         + "for (const end of ['job_complete', 'job_error'])\n"
         + "  socket.on(end, () => process.exit(0));\n"
     )

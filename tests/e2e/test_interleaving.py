@@ -30,7 +30,7 @@ SERVERS = ["uvicorn-sansio", "uvicorn-wsproto"]
 
 JOBS = 8
 PING_INTERVAL = 1.0
-PING_TIMEOUT = 3.0  # long enough for an answering client on a busy machine
+PING_TIMEOUT = 6.0  # long enough for an answering client on a busy machine
 SEND_BUFFER = 256 * 1024 * 1024  # characters; slow clients stay connected
 CLOSE_TIMEOUT = 10.0  # seconds that uvicorn and jobcast wait for a client's close
 

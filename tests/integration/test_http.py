@@ -118,7 +118,8 @@ async def connection_of(server: Server, job_id: str) -> str:
     """
     await eventually(lambda: f"joined {job_id}" in server.log, "join in the log")
     before, _, _ = server.log.partition(f"joined {job_id}")
-    return re.findall(r"\bconnected (\S+)", before)[-1]
+    sids: list[str] = re.findall(r"\bconnected (\S+)", before)
+    return sids[-1]
 
 
 async def test_a_waiting_client_that_goes_away_leaves_no_connection(

@@ -65,7 +65,7 @@ async def test_missing_event_fails_the_run(name: str) -> None:
             server.publish(["job"], 3)
             server.wait_published()
             with pytest.raises(RuntimeError, match="'missing': 3"):
-                server.expect(3, timeout=1)
+                server.expect(3, timeout=8)
 
     await asyncio.to_thread(run)
 

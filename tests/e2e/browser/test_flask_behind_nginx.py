@@ -75,9 +75,9 @@ def test_page_below_a_prefix_follows_a_job_until_the_sign_out(
         assert job.get_attribute("token-url") == "/tools/jobcast/token"
         expect(job).to_have_attribute("status", "complete")
         expect(tab.get_by_role("log")).to_contain_text("page 99 is done")
+        other.goto(f"{url}/tools/")
         tab.get_by_role("button", name="Convert").click()
         expect(job).to_have_attribute("status", "started")
-        other.goto(f"{url}/tools/")
         other.get_by_role("button", name="Sign out").click()
         expect(job).to_have_attribute("status", "refused")
         context.close()

@@ -174,15 +174,21 @@ def test_django_shows_a_job_until_its_end_or_the_sign_out(
         # The server recognises the cookie of Django's session.
         job_id = element_of(tab).get_attribute("job-id")
         assert tab.evaluate(RESULT_OF_STREAM, job_id) == {"pages": 100}
+        other = another_tab(tab)
         tab.get_by_role("button", name="Build").click()
         expect_running(tab)
-        sign_out_in_another_tab(tab, reader.url, serving)
+        sign_out(other, tab, serving)
 
 
-def sign_out_in_another_tab(tab: Tab, url: str, server: Process) -> None:
-    """Sign out, and expect that the server closes the tab's connection and the tab shows it."""
+def another_tab(tab: Tab) -> Tab:
+    """Open the same page, before a job starts that may end meanwhile."""
     other = tab.context.new_page()
-    other.goto(url)
+    other.goto(tab.url)
+    return other
+
+
+def sign_out(other: Tab, tab: Tab, server: Process) -> None:
+    """Sign out, and expect that the server closes the tab's connection and the tab shows it."""
     other.get_by_role("button", name="Sign out").click()
     expect(element_of(tab)).to_have_attribute("status", "refused")
     expect(tab.get_by_role("alert")).to_have_text("Sign in to see this job.")
@@ -230,9 +236,10 @@ def test_fastapi_shows_a_job_until_its_end_or_the_sign_out(
         expect_running(tab)
         expect_end(tab)
         expect_refused_to_another_user(context, reader, element_of(tab).get_attribute("job-id"))
+        other = another_tab(tab)
         tab.get_by_role("button", name="Convert").click()
         expect_running(tab)
-        sign_out_in_another_tab(tab, reader.url, serving)
+        sign_out(other, tab, serving)
 
 
 def test_flask_shows_a_job_until_its_end_or_the_sign_out(
@@ -252,6 +259,7 @@ def test_flask_shows_a_job_until_its_end_or_the_sign_out(
         expect_running(tab)
         tab.reload()
         expect_end(tab)
+        other = another_tab(tab)
         tab.get_by_role("button", name="Convert").click()
         expect_running(tab)
-        sign_out_in_another_tab(tab, reader.url, serving)
+        sign_out(other, tab, serving)

@@ -104,7 +104,7 @@ def test_expired_token_leads_back_to_the_sign_in_and_to_the_same_job(
     job_id = send(worker, jobs.count, 10, str(gate), owner="ada")
     tab.allow_message("WebSocket")
     field = tab.page.get_by_label("Token")
-    field.fill(token("ada", ttl=SHORT_LIVED))
+    field.fill(token("ada", ttl=2 * SHORT_LIVED))
     field.press("Enter")
     tab.go(job_id)
     expect(tab.bar).to_have_attribute("aria-valuenow", "50")

@@ -26,7 +26,7 @@ async def paths(request: Request) -> JSONResponse:
 
 def create_app() -> Starlette:
     app = create_plain_app(routes=[Route("/paths", paths)])
-    # python-engineio reads these attributes at each use.
+    # jobcast reads the interval for the first connection, python-engineio the timeout at each use.
     for name in ("ping_interval", "ping_timeout"):
         if f"TEST_{name.upper()}" in os.environ:
             setattr(app.state.sio.eio, name, float(os.environ[f"TEST_{name.upper()}"]))

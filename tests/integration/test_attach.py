@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import aiohttp
 import msgspec
 import pytest
 import socketio
@@ -26,7 +27,7 @@ from jobcast.transports import Origin, Outgoing, open_publisher
 from jobcast.transports.redis.names import Names as RedisNames
 from jobcast.transports.revocations import Revocation
 from tests.conftest import Valkey
-from tests.support import SECRET, eventually, following, free_port, new_id
+from tests.support import SECRET, TIMEOUT, eventually, following, free_port, new_id
 
 Token = Callable[..., str]
 
@@ -99,6 +100,24 @@ async def test_attached_server_serves_jobs_beside_its_own_handlers(
         await eventually(lambda: gateway.connections == 0, "end of the connection")
         assert gateway.relay.followed == 0
         await gateway.aclose()
+
+
+async def test_attached_server_sends_pings_at_an_interval_that_is_set_later(
+    settings: Settings, token: Token
+) -> None:
+    sio = socketio.AsyncServer(async_mode="asgi", ping_interval=3600)
+    gateway = attach(sio, settings)
+    sio.eio.ping_interval = 0.1
+    async with (
+        serve_app(socketio.ASGIApp(sio)) as url,
+        aiohttp.ClientSession() as session,
+        session.ws_connect(f"{url}/socket.io/?EIO=4&transport=websocket") as socket,
+        asyncio.timeout(TIMEOUT),
+    ):
+        await socket.send_str(f"40{json.dumps({'token': token()})}")
+        while await socket.receive_str() != "2":
+            continue
+    await gateway.aclose()
 
 
 @pytest.mark.parametrize("namespace", ["/", "/jobs"])

@@ -112,7 +112,7 @@ class EngineIOAdapter:
     def _reset(self) -> None:
         """Reset the state that belongs to one event loop."""
         self._unauthenticated = Deadlines(self._settings.handshake_timeout, self._check)
-        self._pings = Deadlines(self._eio.ping_interval, WebSocket.send_ping)
+        self._pings: Deadlines[WebSocket] | None = None
         self._tasks = BackgroundTasks()
         self._draining = False
 
@@ -321,10 +321,16 @@ class EngineIOAdapter:
             socket,
             server,
             budget=self.budget(socket.sid),
-            pings=self._pings,
+            pings=self._deadlines_of_pings(),
             settings=self._settings,
             binary=not self._exclusive,
         )
+
+    def _deadlines_of_pings(self) -> Deadlines[WebSocket]:
+        # The application may set python-engineio's interval until the first connection.
+        if self._pings is None:
+            self._pings = Deadlines(self._eio.ping_interval, WebSocket.send_ping)
+        return self._pings
 
     # --- connections ------------------------------------------------------------------------------
 

@@ -28,7 +28,6 @@ def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Run a server that accepts connections and never answers."""
     with socket.create_server(("127.0.0.1", 0), backlog=128) as server:
         monkeypatch.setenv("JOBCAST_URL", f"redis://127.0.0.1:{server.getsockname()[1]}")
-        monkeypatch.setattr("jobcast.publishing.publisher.CLOSE_TIMEOUT", 0.1)
         runtime.close()
         yield
         close = Publisher.close

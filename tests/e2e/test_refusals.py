@@ -257,7 +257,7 @@ async def test_connection_ends_when_its_token_expires_unless_renewed(
         following(server.url, token("bob", ttl=12)) as expired,
     ):
         await eventually(lambda: expired.transcript.events, "warning")
-        (name, warning), *_ = expired.transcript.events
+        [(name, warning)] = expired.transcript.events
         assert name == "token_expiring"
         assert warning["expires_at"]
         answer = await renewed.request("refresh_token", {"token": token("bob")})

@@ -186,7 +186,9 @@ def test_element_resumes_after_a_restart_of_the_server(
 ) -> None:
     publish(JobStatus(job_id=job_id, status="started"), log(job_id, "before"))
     tab = open_page(site.page(site.element(job_id, "log")))
-    tab.allow_message("ERR_CONNECTION|ERR_INCOMPLETE_CHUNKED|ERR_EMPTY_RESPONSE|status of 503")
+    tab.allow_message(
+        "ERR_CONNECTION_RE(FUSED|SET)|ERR_INCOMPLETE_CHUNKED|ERR_EMPTY_RESPONSE|status of 503"
+    )
     element = element_of(tab.page, job_id)
     expect(part(element, "line")).to_have_text(["before"])
     server.stop()

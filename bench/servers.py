@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from tests.support import Process, free_port
+from tests.support.ports import is_open
 from tests.support.redis_family import RedisProcess
 
 DURABLE: Final = ("--appendonly", "yes", "--appendfsync", "always")
@@ -40,11 +40,4 @@ class RestartableServer(Process):
         super().start()
 
     def ready(self) -> None:
-        self.expect(self._listens, "listening server")
-
-    def _listens(self) -> bool:
-        try:
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-        except OSError:
-            return False
-        return True
+        self.expect(lambda: is_open(self.port), "listening server")

@@ -28,6 +28,15 @@ def free_port() -> int:
             return port
 
 
+def is_open(port: int) -> bool:
+    """Return whether a process of this machine accepts connections to a port."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=2):
+            return True
+    except OSError:
+        return False
+
+
 def _reserve(port: int) -> bool:
     """Lock the port's byte of a file that all test processes share."""
     if port in _reserved():

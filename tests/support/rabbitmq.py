@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import amqp
 from kombu.connection import Connection
 
 from tests.support import Process, free_port, new_id
+from tests.support.ports import is_open
 
 DEBIAN_BINARY = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")  # the one on PATH changes the user
 START_TIMEOUT = 120.0  # seconds
@@ -24,14 +24,6 @@ def rabbitmq_server() -> str:
     if found is None or shutil.which("epmd") is None:
         raise AssertionError("the tests need RabbitMQ: apt-get install rabbitmq-server")
     return found
-
-
-def _is_open(port: int) -> bool:
-    try:
-        with socket.create_connection(("127.0.0.1", port), timeout=2):
-            return True
-    except OSError:
-        return False
 
 
 class RabbitMQ:
@@ -64,7 +56,7 @@ class RabbitMQ:
         }
         # Without a running epmd, the node would start one that outlives it.
         self._epmd = Process(["epmd", "-port", str(epmd_port)], folder / "epmd.log", self._env)
-        self._epmd.expect(lambda: _is_open(epmd_port), "epmd to accept connections")
+        self._epmd.expect(lambda: is_open(epmd_port), "epmd to accept connections")
         self.node = Process([server], folder / "rabbitmq.log", self._env)
 
     def ready(self) -> RabbitMQ:

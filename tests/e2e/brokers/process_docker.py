@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tarfile
@@ -20,6 +19,7 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 
 from tests.support import Process, free_port, new_id
+from tests.support.ports import is_open
 from tests.support.rabbitmq import RabbitMQ
 from tests.support.redis_family import redis_server
 
@@ -121,7 +121,7 @@ class Container:
             # The caller expects the listening ports in the kernel's format.
             listening = [
                 f" 0: 00000000:{int(inner.split('/')[0]):04X} 0 0A"
-                for inner, outer in self.ports.items() if _is_open(outer)
+                for inner, outer in self.ports.items() if is_open(outer)
             ]  # fmt: skip
             return 0, "\n".join(listening).encode()
         line = self._on_host(cmd if isinstance(cmd, str) else " ".join(cmd))
@@ -178,11 +178,6 @@ def _kind_of(image: str) -> Callable[[Container], Service]:
 
 def _number(name: str) -> int:
     return getattr(signal, name).value  # type: ignore[no-any-return]
-
-
-def _is_open(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 class ProcessDocker:

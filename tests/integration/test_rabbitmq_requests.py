@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from queue import Empty, SimpleQueue
+from typing import Any
 
 import pytest
+from amqp.basic_message import Message as BasicMessage
 from kombu.connection import Connection
 from kombu.exceptions import KombuError
 from msgspec import structs
@@ -21,7 +23,7 @@ from jobcast.transports import Message, Origin, Outgoing, Run
 from jobcast.transports.amqp import canceller, inbox
 from jobcast.transports.amqp import listener as control_channel
 from jobcast.transports.amqp.cancellation import CancelRequest
-from jobcast.transports.amqp.kept import read_kept
+from jobcast.transports.amqp.kept import read_kept, receive_all
 from jobcast.transports.amqp.names import REQUEST_KEY, Names
 from jobcast.transports.amqp.publisher import KombuPublisher
 from jobcast.transports.amqp.source import KombuSource
@@ -33,6 +35,7 @@ from tests.support.rabbitmq_pipeline import on_admin_channel
 ALREADY_ENDED = CancelAnswer(outcome="already_ended")
 READERS = 4
 MANY = 1_000_000
+MANY_ARRIVALS = 100
 SENT, RUN = Run("aa"), Run("aa", 1, "d1")
 
 
@@ -568,3 +571,38 @@ def test_waiting_for_the_other_readers_uses_one_channel(rabbitmq: RabbitMQ, name
         with pytest.raises(KombuError, match=lock):
             read_kept(waiting, names.kept_requests(), lock, CancelRequest.decode, tries=3)
         assert len(waiting.connection.channels) == before
+
+
+class BusyQueue:
+    """A channel to a queue in which another message arrives before each count of its messages."""
+
+    def __init__(self, broker: Connection, name: str) -> None:
+        self.name = name
+        self._channel: Any = broker.channel()
+        self._channel.queue_declare(name, exclusive=True, auto_delete=False)
+        self.arrived = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._channel, name)
+
+    def add(self) -> None:
+        self.arrived += 1
+        body = str(self.arrived).encode()
+        self._channel.basic_publish_confirm(BasicMessage(body), routing_key=self.name)
+
+    def queue_declare(self, *args: Any, **options: Any) -> Any:
+        assert self.arrived < MANY_ARRIVALS, "the reader does not end"
+        self.add()
+        return self._channel.queue_declare(*args, **options)
+
+
+@pytest.mark.parametrize("no_ack", [False, True], ids=["kept", "inbox"])
+def test_reader_ends_while_messages_keep_arriving(rabbitmq: RabbitMQ, *, no_ack: bool) -> None:
+    with Connection(rabbitmq.url) as broker:
+        queue = BusyQueue(broker, new_id("queue"))
+        queue.add()
+        queue.add()
+        messages = receive_all(queue, queue.name, no_ack=no_ack)
+        bodies = [int(message.body) for message in messages]
+        assert bodies[:3] == [1, 2, 3]
+        assert bodies == list(range(1, len(bodies) + 1))

@@ -69,7 +69,8 @@ def receive_all(channel: Any, queue: str, *, no_ack: bool = False) -> list[Messa
     """Return all messages that a queue has now, the oldest first.
 
     A slow broker delays the answer. It does not shorten the list: the answer to a cancelled
-    consumer comes from the queue, after all deliveries.
+    consumer comes from the queue, after all deliveries. The list may include messages that arrive
+    meanwhile, but the function does not wait for more of them.
 
     Args:
         channel: a channel.
@@ -81,7 +82,8 @@ def receive_all(channel: Any, queue: str, *, no_ack: bool = False) -> list[Messa
     """
     messages: list[Message] = []
     received_at = time.monotonic()
-    while count := channel.queue_declare(queue, passive=True).message_count:
+    count = expected = channel.queue_declare(queue, passive=True).message_count
+    while count and len(messages) < expected:
         before = len(messages)
         # Messages that a consumer gets come faster than those that are fetched one by one.
         tag = channel.basic_consume(queue, no_ack=no_ack, callback=messages.append)
@@ -90,4 +92,6 @@ def receive_all(channel: Any, queue: str, *, no_ack: bool = False) -> list[Messa
             received_at = time.monotonic()
         elif time.monotonic() - received_at > ANSWER_TIMEOUT:
             raise MessagesWithheld(f"the broker does not deliver {count} messages of {queue}")
+        # Messages that expire reduce the count.
+        count = channel.queue_declare(queue, passive=True).message_count
     return messages

@@ -14,8 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from random import SystemRandom
-from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 CANCEL_AGAIN: Final = 2.0  # seconds after which a task that still runs is cancelled again
 MOST_DOUBLINGS: Final = 10  # of a delay; bounds the exponent, so that no power overflows
@@ -23,6 +22,7 @@ MOST_DOUBLINGS: Final = 10  # of a delay; bounds the exponent, so that no power 
 #: application may have seeded, for results that it can repeat.
 RANDOM: Final = SystemRandom()
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -136,26 +136,15 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def run_to_end(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine to its end, even if the caller is cancelled meanwhile.
+def shielded(task: asyncio.Future[T]) -> asyncio.Future[T]:
+    """Return a future of a task that goes on if the caller is cancelled.
 
-    The caller is then cancelled at the end. For a call in a thread, which cannot be cancelled.
+    Unlike ``asyncio.shield``, it then logs no error of the task.
 
-    >>> async with lock:
-    ...     await run_to_end(asyncio.to_thread(publisher.publish, batch))
+    >>> answer = await shielded(tasks.spawn(request()))
     """
-    task = asyncio.ensure_future(coroutine)
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError as exc:
-            cancelled = exc
-    if cancelled is None:
-        return task.result()
-    if not task.cancelled():
-        task.exception()  # asyncio logs exceptions that nothing retrieves
-    raise cancelled
+    task.add_done_callback(lambda _: task.cancelled() or task.exception())
+    return asyncio.shield(task)
 
 
 def raise_lost_cancellation() -> None:
@@ -180,22 +169,36 @@ class LoopChange:
         return former is not None and former is not self._loop
 
 
-class LoopLock:
-    """An ``asyncio.Lock`` that is recreated when the running event loop changes."""
+class ThreadCalls:
+    """Blocking calls in threads, one at a time, of an object that only one thread may use.
+
+    A thread cannot be cancelled: the call of a caller that is cancelled goes on, and the next call
+    waits for its end. An event loop that replaces the former one waits for none of its calls.
+
+    >>> calls = ThreadCalls()
+    >>> await calls.run(publisher.publish, batch)
+    """
 
     def __init__(self) -> None:
         self._change = LoopChange()
-        self._lock = asyncio.Lock()
+        self._create_loop_state()
 
-    async def __aenter__(self) -> None:
+    def _create_loop_state(self) -> None:
+        self._turn = asyncio.Lock()
+        self._tasks = BackgroundTasks()
+
+    async def run(self, function: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
+        """Call a function in a thread after the earlier calls, and return its result."""
+        return await (await self.begin(function, *args, **options))
+
+    async def begin(
+        self, function: Callable[P, T], *args: P.args, **options: P.kwargs
+    ) -> asyncio.Future[T]:
+        """Wait for the earlier calls, start this one, and return the future of its result."""
         if self._change.happened():
-            self._lock = asyncio.Lock()
-        await self._lock.acquire()
-
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._lock.release()
+            self._create_loop_state()
+        turn = self._turn
+        await turn.acquire()
+        call = self._tasks.spawn(asyncio.to_thread(function, *args, **options))
+        call.add_done_callback(lambda _: turn.release())
+        return shielded(call)

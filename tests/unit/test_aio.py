@@ -9,7 +9,7 @@ import threading
 import pytest
 
 from jobcast import aio
-from jobcast.aio import BackgroundTasks, Backoff, cancel_and_wait, jittered, run_to_end
+from jobcast.aio import BackgroundTasks, Backoff, ThreadCalls, cancel_and_wait, jittered
 from tests.support import TIMEOUT
 
 
@@ -60,37 +60,67 @@ async def test_cancel_and_wait_can_be_cancelled() -> None:
     await cancel_and_wait(task)
 
 
-async def test_a_call_in_a_thread_ends_before_its_cancelled_caller() -> None:
-    """It is cancelled again, as ``cancel_and_wait`` does after some time."""
-    begun, may_end, steps = threading.Event(), threading.Event(), list[str]()
+class Work:
+    """Blocking calls that a test ends."""
 
-    def work() -> None:
-        begun.set()
-        assert may_end.wait(TIMEOUT)
-        steps.append("work")
-        raise LookupError
+    def __init__(self) -> None:
+        self.begun, self.may_end = threading.Semaphore(0), threading.Event()
+        self.steps: list[str] = []
+
+    def call(self, name: str) -> str:
+        self.steps.append(f"begin {name}")
+        self.begun.release()
+        assert self.may_end.wait(TIMEOUT)
+        self.steps.append(f"end {name}")
+        if name == "failing":
+            raise LookupError(name)
+        return name
+
+    async def wait_begun(self) -> None:
+        assert await asyncio.to_thread(self.begun.acquire, timeout=TIMEOUT)
+
+
+@pytest.mark.parametrize("first", ["first", "failing"])
+async def test_calls_in_threads_wait_for_the_call_of_a_cancelled_caller(
+    first: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls, work = ThreadCalls(), Work()
+    cancelled = asyncio.create_task(calls.run(work.call, first))
+    await work.wait_begun()
+    await cancel_and_wait(cancelled)
+    assert cancelled.cancelled()
+    dropped = asyncio.create_task(calls.run(work.call, "dropped"))
+    following = asyncio.create_task(calls.run(work.call, "following"))
+    await asyncio.sleep(0)
+    await cancel_and_wait(dropped)
+    work.may_end.set()
+    assert await following == "following"
+    steps = [f"{step} {name}" for name in (first, "following") for step in ("begin", "end")]
+    assert work.steps == steps
+    assert not caplog.records  # asyncio logs exceptions that nothing retrieves
+
+
+async def test_calls_in_threads_return_and_raise() -> None:
+    calls = ThreadCalls()
+    assert await calls.run(int, "12", base=8) == 10
+    with pytest.raises(ZeroDivisionError):
+        await calls.run(lambda: 1 / 0)
+    assert await (await calls.begin(len, "four")) == 4
+
+
+def test_calls_in_threads_of_another_loop_do_not_wait() -> None:
+    calls, work = ThreadCalls(), Work()
+    former = asyncio.new_event_loop()
+    former.run_until_complete(calls.begin(work.call, "former"))
 
     async def call() -> None:
-        try:
-            await run_to_end(asyncio.to_thread(work))
-        finally:
-            steps.append("caller")
+        async with asyncio.timeout(TIMEOUT):
+            assert await calls.run(len, "four") == 4
 
-    task = asyncio.create_task(call())
-    await asyncio.to_thread(begun.wait, TIMEOUT)
-    for _ in range(2):
-        task.cancel()
-        await asyncio.sleep(0)
-    may_end.set()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert steps == ["work", "caller"]
-
-
-async def test_a_call_that_runs_to_its_end_returns_and_raises() -> None:
-    assert await run_to_end(asyncio.sleep(0, "done")) == "done"
-    with pytest.raises(ZeroDivisionError):
-        await run_to_end(asyncio.to_thread(lambda: 1 / 0))
+    asyncio.run(call())
+    work.may_end.set()
+    former.run_until_complete(former.shutdown_default_executor())
+    former.close()
 
 
 def test_backoff_doubles_its_ceiling_up_to_the_longest_delay() -> None:

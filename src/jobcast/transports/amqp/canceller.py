@@ -6,11 +6,11 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import Final, TypeVar
+from typing import Final
 
 from msgspec import structs
 
-from jobcast.aio import BackgroundTasks, Backoff, LoopLock, run_to_end
+from jobcast.aio import BackgroundTasks, Backoff, ThreadCalls, shielded
 from jobcast.errors import TransportUnavailable
 from jobcast.transports.amqp.cancellation import CancelRequest, SeenRequests
 from jobcast.transports.amqp.publisher import KombuPublisher
@@ -25,8 +25,6 @@ CANCEL_TIMEOUT: Final = 5.0  # seconds until a request has come back from the br
 FIRST_DELAY: Final = 0.2  # seconds before a failed withdrawal is repeated
 LONGEST_DELAY: Final = 10.0  # seconds between two attempts to withdraw a request
 MAX_WITHDRAWING: Final = 1000  # requests to withdraw while the broker is unreachable
-
-T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +58,7 @@ class Canceller:
         self._records = records
         self._seen = seen
         self._on_cancelled = on_cancelled
-        self._publishing = LoopLock()  # one thread at a time uses the publisher
+        self._calls = ThreadCalls()  # of the publisher
         self._waiting: dict[str, asyncio.Future[CancelAnswer | Cancellation]] = {}  # by request
         self._withdrawing: dict[str, CancelRequest] = {}  # by request
         self._announcing: set[str] = set()  # jobs
@@ -71,7 +69,7 @@ class Canceller:
         for request in self._withdrawing.values():
             self._log_given_up(request, "this process ends")
         self._withdrawing.clear()
-        await asyncio.to_thread(self._publisher.close)
+        await self._calls.run(self._publisher.close)
 
     async def cancel(self, cancellation: Cancellation) -> CancelAnswer:
         """Cancel a job, and return the answer of this process's record.
@@ -82,7 +80,7 @@ class Canceller:
             TransportUnavailable: the broker did not deliver the request in time, or the job was
                 sent again. The request may take effect within seconds, and not later.
         """
-        return await asyncio.shield(self._tasks.spawn(self._cancel(cancellation)))
+        return await shielded(self._tasks.spawn(self._cancel(cancellation)))
 
     def receive(self, body: bytes | str) -> None:
         """Handle a request of any process, in its place among the events."""
@@ -127,7 +125,7 @@ class Canceller:
         )
         self._waiting[request.id] = answer
         try:
-            await self._publish(self._publisher.request_cancellation, request)
+            await self._calls.run(self._publisher.request_cancellation, request)
             async with asyncio.timeout(CANCEL_TIMEOUT):
                 return await asyncio.shield(answer)
         except (TransportUnavailable, TimeoutError) as exc:
@@ -173,7 +171,7 @@ class Canceller:
         until = time.monotonic() + KEPT_FOR  # then the broker no longer has the request
         while request.id in self._withdrawing:
             try:
-                await self._publish(self._publisher.withdraw_cancellation, request)
+                await self._calls.run(self._publisher.withdraw_cancellation, request)
                 self._withdrawing.pop(request.id, None)
             except TransportUnavailable as exc:
                 if time.monotonic() > until:
@@ -207,7 +205,7 @@ class Canceller:
         """Pass a request to the workers that is in force after its withdrawal."""
         self._withdrawing.pop(request.id, None)
         try:
-            await self._publish(self._publisher.pass_to_workers, request)
+            await self._calls.run(self._publisher.pass_to_workers, request)
         except TransportUnavailable as exc:
             logger.warning(
                 "job %s: could not pass its cancellation to the workers (%s); repeating it when"
@@ -239,7 +237,7 @@ class Canceller:
 
     async def _send_notice(self, cancellation: Cancellation) -> None:
         try:
-            await self._publish(self._publisher.announce_cancellation, cancellation)
+            await self._calls.run(self._publisher.announce_cancellation, cancellation)
         except TransportUnavailable as exc:
             logger.warning(
                 "job %s: could not tell the workers that it is cancelled (%s); repeating it when"
@@ -247,8 +245,3 @@ class Canceller:
             )  # fmt: skip
         finally:
             self._announcing.discard(cancellation.job_id)
-
-    async def _publish(self, publish: Callable[[T], None], message: T) -> None:
-        async with self._publishing:
-            # If the task is cancelled, the thread still uses the publisher.
-            await run_to_end(asyncio.to_thread(publish, message))

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
-from jobcast.aio import BackgroundTasks, LoopChange, LoopLock, cancel_and_wait
+from jobcast.aio import BackgroundTasks, LoopChange, ThreadCalls, cancel_and_wait
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JobInfo
 from jobcast.feeds import JobSummary
@@ -56,6 +56,7 @@ class KombuSource:
         self._on_revocation: Callable[[Revocation], None] | None = None
         self._on_change: Callable[[str, FeedChange], None] | None = None
         self._canary_publisher = KombuPublisher(url, prefix=prefix)
+        self._canary_calls = ThreadCalls()  # of its publisher
         self._cancel_publisher = KombuPublisher(url, prefix=prefix)
         self._seen_requests = SeenRequests()
         self._change = LoopChange()
@@ -119,7 +120,7 @@ class KombuSource:
         self._watched.clear()
         if self._next_refresh is not None:
             self._next_refresh.cancel()
-        await asyncio.to_thread(self._canary_publisher.close)
+        await self._canary_calls.run(self._canary_publisher.close)
 
     async def subscribe(self, job_id: str) -> None:
         self._jobs.add(job_id)
@@ -218,7 +219,7 @@ class KombuSource:
                     self._consumer.reconnect(misses_events=misses_events)
 
     async def _send_canary(self, exchange: str) -> bool:
-        return await asyncio.to_thread(self._canary_publisher.send_canary, exchange)
+        return await self._canary_calls.run(self._canary_publisher.send_canary, exchange)
 
     def _leases_received(self, body: bytes | str) -> None:
         update = decoded(decode_leases, body, self._names.leases)
@@ -301,19 +302,17 @@ class KombuClientManager(AsyncJobEventManagerMixin):
         super().__init__(channel=Names(prefix).bus)
         self.source = KombuSource(url, retention, prefix)
         self._publisher = KombuPublisher(url, prefix=prefix)
-        self._publishing = LoopLock()
+        self._calls = ThreadCalls()  # of the publisher
 
     async def publish_event(self, outgoing: Outgoing) -> None:
-        async with self._publishing:
-            await asyncio.to_thread(self._publisher.publish, [outgoing])
+        await self._calls.run(self._publisher.publish, [outgoing])
 
     async def aclose(self) -> None:
         await super().aclose()
-        await asyncio.to_thread(self._publisher.close)
+        await self._calls.run(self._publisher.close)
 
     async def _publish(self, data: dict[str, Any]) -> None:
-        async with self._publishing:
-            await asyncio.to_thread(self._publisher.publish_bus, data)
+        await self._calls.run(self._publisher.publish_bus, data)
 
     async def _listen(self) -> AsyncIterator[bytes]:
         while True:

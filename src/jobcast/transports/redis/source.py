@@ -6,7 +6,6 @@ import asyncio
 import logging
 from collections import Counter, defaultdict, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack
 from functools import partial
 from typing import Any, Final
 
@@ -14,7 +13,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from jobcast.aio import BackgroundTasks, Backoff, LoopChange, LoopLock, cancel_and_wait
+from jobcast.aio import BackgroundTasks, Backoff, LoopChange, ThreadCalls, cancel_and_wait
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JobInfo
 from jobcast.feeds import JobSummary
@@ -74,7 +73,7 @@ class RedisSource:
         self._publisher = RedisPublisher(
             url, retention=retention, prefix=prefix, redis_options=options
         )
-        self._publishing = LoopLock()
+        self._calls = ThreadCalls()  # of the publisher
         self._servers = Servers.at(url, options)
         self._feed_calls = FeedCalls(self._names, retention or Retention(), self._servers.sharded)
         self._on_revocation: Callable[[Revocation], None] | None = None
@@ -146,7 +145,7 @@ class RedisSource:
         self._handlers.clear()
         await self._batcher.aclose()
         await self._servers.close(self.client)
-        self._publisher.close()
+        await self._calls.run(self._publisher.close)
 
     async def _run(self, batcher: ScriptBatcher, client: AsyncClient) -> None:
         try:
@@ -219,23 +218,22 @@ class RedisSource:
         await acknowledge_findings(self.client, self._names, findings, terms)
 
     async def publish(self, batch: Sequence[Outgoing]) -> list[Outgoing]:
-        async with self._publishing:
-            return await asyncio.to_thread(self._publisher.store, batch)
+        return await self._calls.run(self._publisher.store, batch)
 
     async def cancel(self, cancellation: Cancellation) -> CancelAnswer:
         self._enter_loop()
         if self._cancelling.locked():
             raise TransportUnavailable(f"{MAX_CANCELLING} requests to cancel jobs wait for Redis")
-        async with self._cancelling, AsyncExitStack() as stack:
+        async with self._cancelling:
             try:
                 async with asyncio.timeout(CANCEL_TIMEOUT):
-                    await stack.enter_async_context(self._publishing)
+                    answer = await self._calls.begin(self._publisher.cancel, cancellation)
             except TimeoutError:
                 raise TransportUnavailable(
                     f"the request to cancel a job waited for {CANCEL_TIMEOUT:.0f} s, because Redis"
                     " does not answer earlier requests"
                 ) from None
-            return await asyncio.to_thread(self._publisher.cancel, cancellation)
+            return await answer
 
     def watch_revocations(self, on_revocation: Callable[[Revocation], None]) -> None:
         self._on_revocation = on_revocation

@@ -26,6 +26,7 @@ from jobcast.transports.amqp.cancellation import CancelRequest
 from jobcast.transports.amqp.kept import read_kept, receive_all
 from jobcast.transports.amqp.names import REQUEST_KEY, Names
 from jobcast.transports.amqp.publisher import KombuPublisher
+from jobcast.transports.amqp.requests import KnownRequests
 from jobcast.transports.amqp.source import KombuSource
 from jobcast.transports.cancellation import CancelAnswer, Cancellation
 from tests.support import TIMEOUT, eventually, new_id, wait_for
@@ -535,6 +536,33 @@ def test_subscription_reads_the_kept_requests_once_no_other_process_does(
     publisher.close()
 
 
+def test_withdrawal_during_the_read_of_kept_requests_counts(
+    rabbitmq: RabbitMQ, names: Names, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A listener that waits for an answer of the broker receives messages too."""
+    heard = SimpleQueue[Cancellation]()
+    publisher = KombuPublisher(rabbitmq.url, prefix=names.prefix)
+    withdrawn, still_kept = request(new_job_id()), request(new_job_id())
+    keep(rabbitmq.url, names, withdrawn.encode(), still_kept.encode())
+
+    class Requests(KnownRequests):
+        def add_kept(self, broker: Connection, names: Names, tries: int) -> None:
+            super().add_kept(broker, names, tries)
+            publisher.withdraw_cancellation(withdrawn)
+            while heard.empty():
+                broker.drain_events(timeout=TIMEOUT)
+
+    monkeypatch.setattr(control_channel, "KnownRequests", Requests)
+    listener = publisher.listen(heard.put)
+    found = [heard.get(timeout=TIMEOUT) for _ in range(2)]
+    listener.close()
+    publisher.close()
+    assert [(each.job_id, each.outcome) for each in found] == [
+        (withdrawn.cancellation.job_id, "withdrawn"),
+        (still_kept.cancellation.job_id, "kept"),
+    ]
+
+
 def test_subscription_that_is_never_silent_stays(
     rabbitmq: RabbitMQ,
     names: Names,
@@ -573,8 +601,8 @@ def test_waiting_for_the_other_readers_uses_one_channel(rabbitmq: RabbitMQ, name
         assert len(waiting.connection.channels) == before
 
 
-class BusyQueue:
-    """A channel to a queue in which another message arrives before each count of its messages."""
+class OwnQueue:
+    """A channel to a queue."""
 
     def __init__(self, broker: Connection, name: str) -> None:
         self.name = name
@@ -590,10 +618,26 @@ class BusyQueue:
         body = str(self.arrived).encode()
         self._channel.basic_publish_confirm(BasicMessage(body), routing_key=self.name)
 
+
+class BusyQueue(OwnQueue):
+    """Another message arrives before each count of the messages."""
+
     def queue_declare(self, *args: Any, **options: Any) -> Any:
         assert self.arrived < MANY_ARRIVALS, "the reader does not end"
         self.add()
         return self._channel.queue_declare(*args, **options)
+
+
+class ExpiringQueue(OwnQueue):
+    """The first messages expire after they were counted."""
+
+    has_expired = False
+
+    def basic_consume(self, *args: Any, **options: Any) -> Any:
+        if not self.has_expired:
+            self._channel.queue_purge(self.name)
+            self.has_expired = True
+        return self._channel.basic_consume(*args, **options)
 
 
 @pytest.mark.parametrize("no_ack", [False, True], ids=["kept", "inbox"])
@@ -606,3 +650,13 @@ def test_reader_ends_while_messages_keep_arriving(rabbitmq: RabbitMQ, *, no_ack:
         bodies = [int(message.body) for message in messages]
         assert bodies[:3] == [1, 2, 3]
         assert bodies == list(range(1, len(bodies) + 1))
+
+
+def test_reader_does_not_wait_for_messages_that_have_expired(rabbitmq: RabbitMQ) -> None:
+    with Connection(rabbitmq.url) as broker:
+        queue = ExpiringQueue(broker, new_id("queue"))
+        for _ in range(3):
+            queue.add()
+        assert [message.body for message in receive_all(queue, queue.name)] == []
+        queue.add()
+        assert [message.body for message in receive_all(queue, queue.name)] == [b"4"]

@@ -69,8 +69,8 @@ def receive_all(channel: Any, queue: str, *, no_ack: bool = False) -> list[Messa
     """Return all messages that a queue has now, the oldest first.
 
     A slow broker delays the answer. It does not shorten the list: the answer to a cancelled
-    consumer comes from the queue, after all deliveries. The list may include messages that arrive
-    meanwhile, but the function does not wait for more of them.
+    consumer comes from the queue, after all deliveries. The list may end with messages that arrive
+    meanwhile, but the function does not wait for them.
 
     Args:
         channel: a channel.
@@ -92,6 +92,6 @@ def receive_all(channel: Any, queue: str, *, no_ack: bool = False) -> list[Messa
             received_at = time.monotonic()
         elif time.monotonic() - received_at > ANSWER_TIMEOUT:
             raise MessagesWithheld(f"the broker does not deliver {count} messages of {queue}")
-        # Messages that expire reduce the count.
+        # Fewer messages come if some of them expire.
         count = channel.queue_declare(queue, passive=True).message_count
     return messages

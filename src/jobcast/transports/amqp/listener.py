@@ -44,6 +44,7 @@ class KombuListener(ReconnectingListener):
         super().__init__(names.cancellations, on_cancellation)
         self._url = url
         self._names = names
+        self._withdrawals: list[CancelRequest] | None = None  # while kept requests are read
 
     def receive(self, on_subscribed: Callable[[], None]) -> None:
         with connection(self._url, heartbeat=HEARTBEAT) as broker:
@@ -65,14 +66,21 @@ class KombuListener(ReconnectingListener):
     def _deliver_kept(self, broker: Connection, tries: int) -> bool:
         """Pass on the kept requests. Return False if another process was reading them."""
         kept = KnownRequests()
+        # While this thread waits for the broker's answers, it receives messages too.
+        withdrawals = self._withdrawals = []
         try:
             kept.add_kept(broker, self._names, tries)
         except LockHeld:
             return False
         except AccessRefused as exc:
             logger.debug("may not read the kept requests to cancel jobs: %s", exc)
+        finally:
+            self._withdrawals = None
+        for withdrawal in withdrawals:
+            kept.add(withdrawal)
         for cancellation in kept:
-            notify(self._on_cancellation, structs.replace(cancellation, outcome="kept"))
+            if not self.is_closed:
+                notify(self._on_cancellation, structs.replace(cancellation, outcome="kept"))
         return True
 
     def _received(self, message: Delivery) -> None:
@@ -85,5 +93,7 @@ class KombuListener(ReconnectingListener):
         request = decoded(CancelRequest.decode, body, self._channel)
         # The notice of a request that takes effect follows.
         if request is not None and request.is_withdrawn:
+            if self._withdrawals is not None:
+                self._withdrawals.append(request)
             withdrawn = structs.replace(request.cancellation, outcome="withdrawn")
             notify(self._on_cancellation, withdrawn)

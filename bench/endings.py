@@ -23,7 +23,7 @@ import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -249,8 +249,9 @@ class Run:
         children = psutil.Process(self._workers[name].popen.pid).children()
         if children:
             child = self._rng.choice(sorted(children, key=lambda child: child.pid))
-            self._record_kill("child killed", {child.pid})
-            os.kill(child.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # some jobs kill their own process
+                os.kill(child.pid, signal.SIGKILL)
+                self._record_kill("child killed", {child.pid})
 
     async def _kill_worker(self, name: str) -> None:
         worker = self._workers[name]

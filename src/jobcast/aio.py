@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine
 from random import SystemRandom
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Any, Final, TypeVar
 
 CANCEL_AGAIN: Final = 2.0  # seconds after which a task that still runs is cancelled again
 MOST_DOUBLINGS: Final = 10  # of a delay; bounds the exponent, so that no power overflows
@@ -22,7 +22,6 @@ MOST_DOUBLINGS: Final = 10  # of a delay; bounds the exponent, so that no power 
 #: application may have seeded, for results that it can repeat.
 RANDOM: Final = SystemRandom()
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -136,15 +135,16 @@ async def cancel_and_wait(*tasks: asyncio.Future[Any]) -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def shielded(task: asyncio.Future[T]) -> asyncio.Future[T]:
-    """Return a future of a task that goes on if the caller is cancelled.
+async def shielded(task: asyncio.Future[T]) -> T:
+    """Wait for the result of a task that goes on if the caller is cancelled.
 
-    Unlike ``asyncio.shield``, it then logs no error of the task.
+    Nothing logs an exception that the task then raises. From Python 3.14, ``asyncio.shield`` does.
 
     >>> answer = await shielded(tasks.spawn(request()))
     """
     task.add_done_callback(lambda _: task.cancelled() or task.exception())
-    return asyncio.shield(task)
+    await asyncio.wait([task])
+    return task.result()
 
 
 def raise_lost_cancellation() -> None:
@@ -167,38 +167,3 @@ class LoopChange:
         """
         former, self._loop = self._loop, asyncio.get_running_loop()
         return former is not None and former is not self._loop
-
-
-class ThreadCalls:
-    """Blocking calls in threads, one at a time, of an object that only one thread may use.
-
-    A thread cannot be cancelled: the call of a caller that is cancelled goes on, and the next call
-    waits for its end. An event loop that replaces the former one waits for none of its calls.
-
-    >>> calls = ThreadCalls()
-    >>> await calls.run(publisher.publish, batch)
-    """
-
-    def __init__(self) -> None:
-        self._change = LoopChange()
-        self._create_loop_state()
-
-    def _create_loop_state(self) -> None:
-        self._turn = asyncio.Lock()
-        self._tasks = BackgroundTasks()
-
-    async def run(self, function: Callable[P, T], *args: P.args, **options: P.kwargs) -> T:
-        """Call a function in a thread after the earlier calls, and return its result."""
-        return await (await self.begin(function, *args, **options))
-
-    async def begin(
-        self, function: Callable[P, T], *args: P.args, **options: P.kwargs
-    ) -> asyncio.Future[T]:
-        """Wait for the earlier calls, start this one, and return the future of its result."""
-        if self._change.happened():
-            self._create_loop_state()
-        turn = self._turn
-        await turn.acquire()
-        call = self._tasks.spawn(asyncio.to_thread(function, *args, **options))
-        call.add_done_callback(lambda _: turn.release())
-        return shielded(call)

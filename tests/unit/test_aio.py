@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import random
-import threading
 
 import pytest
 
 from jobcast import aio
-from jobcast.aio import BackgroundTasks, Backoff, ThreadCalls, cancel_and_wait, jittered
-from tests.support import TIMEOUT
+from jobcast.aio import BackgroundTasks, Backoff, cancel_and_wait, jittered, shielded
 
 
 @pytest.fixture(autouse=True)
@@ -60,67 +58,24 @@ async def test_cancel_and_wait_can_be_cancelled() -> None:
     await cancel_and_wait(task)
 
 
-class Work:
-    """Blocking calls that a test ends."""
+async def test_shielded_task_goes_on_without_its_caller(caplog: pytest.LogCaptureFixture) -> None:
+    may_fail = asyncio.Event()
 
-    def __init__(self) -> None:
-        self.begun, self.may_end = threading.Semaphore(0), threading.Event()
-        self.steps: list[str] = []
+    async def fail() -> None:
+        await may_fail.wait()
+        raise LookupError("nothing retrieves this")
 
-    def call(self, name: str) -> str:
-        self.steps.append(f"begin {name}")
-        self.begun.release()
-        assert self.may_end.wait(TIMEOUT)
-        self.steps.append(f"end {name}")
-        if name == "failing":
-            raise LookupError(name)
-        return name
-
-    async def wait_begun(self) -> None:
-        assert await asyncio.to_thread(self.begun.acquire, timeout=TIMEOUT)
-
-
-@pytest.mark.parametrize("first", ["first", "failing"])
-async def test_calls_in_threads_wait_for_the_call_of_a_cancelled_caller(
-    first: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    calls, work = ThreadCalls(), Work()
-    cancelled = asyncio.create_task(calls.run(work.call, first))
-    await work.wait_begun()
-    await cancel_and_wait(cancelled)
-    assert cancelled.cancelled()
-    dropped = asyncio.create_task(calls.run(work.call, "dropped"))
-    following = asyncio.create_task(calls.run(work.call, "following"))
+    task = asyncio.create_task(fail())
+    caller = asyncio.create_task(shielded(task))
     await asyncio.sleep(0)
-    await cancel_and_wait(dropped)
-    work.may_end.set()
-    assert await following == "following"
-    steps = [f"{step} {name}" for name in (first, "following") for step in ("begin", "end")]
-    assert work.steps == steps
-    assert not caplog.records  # asyncio logs exceptions that nothing retrieves
-
-
-async def test_calls_in_threads_return_and_raise() -> None:
-    calls = ThreadCalls()
-    assert await calls.run(int, "12", base=8) == 10
-    with pytest.raises(ZeroDivisionError):
-        await calls.run(lambda: 1 / 0)
-    assert await (await calls.begin(len, "four")) == 4
-
-
-def test_calls_in_threads_of_another_loop_do_not_wait() -> None:
-    calls, work = ThreadCalls(), Work()
-    former = asyncio.new_event_loop()
-    former.run_until_complete(calls.begin(work.call, "former"))
-
-    async def call() -> None:
-        async with asyncio.timeout(TIMEOUT):
-            assert await calls.run(len, "four") == 4
-
-    asyncio.run(call())
-    work.may_end.set()
-    former.run_until_complete(former.shutdown_default_executor())
-    former.close()
+    await cancel_and_wait(caller)
+    may_fail.set()
+    await asyncio.wait([task])
+    assert caller.cancelled()
+    assert isinstance(task.exception(), LookupError)
+    with pytest.raises(LookupError):
+        await shielded(task)
+    assert "retrieve" not in caplog.text
 
 
 def test_backoff_doubles_its_ceiling_up_to_the_longest_delay() -> None:

@@ -24,6 +24,7 @@ from jobcast.masking import mask, mask_url
 from jobcast.settings import Settings, misspelt
 from jobcast.transports import Outgoing, Retention, open_manager, open_publisher
 from jobcast.transports.base import NO_RECORD, SupportsAdvice
+from jobcast.transports.thread_calls import ThreadCalls
 
 PROBE_TTL = 10  # seconds that the transport keeps the probe job
 TIMEOUT = 5  # seconds
@@ -127,19 +128,19 @@ async def _transport(settings: Settings) -> str:
     publisher = open_publisher(settings.url, retention, prefix=settings.prefix)
     source = open_manager(settings.url, retention, prefix=settings.prefix).source
     probe = [Outgoing.of(JobComplete(job_id=job_id, result=None))]
-    received = asyncio.Event()
+    received, calls = asyncio.Event(), ThreadCalls()
 
     async def resumed() -> None:
         return
 
     try:
-        await asyncio.to_thread(publisher.publish, probe)  # first: its error is the clearest
+        await calls.run(publisher.publish, probe)  # first: its error is the clearest
         source.start(lambda *_: received.set(), resumed)
         async with asyncio.timeout(TIMEOUT):
             await source.subscribe(job_id)
             # A new run: the store would drop a second terminal event of the same run.
             started = JobStatus(job_id=job_id, status="started")
-            await asyncio.to_thread(publisher.publish, [Outgoing.of(started), *probe])
+            await calls.run(publisher.publish, [Outgoing.of(started), *probe])
             await received.wait()
             snapshot = await source.snapshot(job_id)
     except TimeoutError:
@@ -149,7 +150,7 @@ async def _transport(settings: Settings) -> str:
     except JobcastError as exc:
         raise CheckFailed(f"{settings.masked_url} (JOBCAST_URL) cannot be used: {exc}") from exc
     finally:
-        publisher.close()
+        await calls.close(publisher.close)
         await source.aclose()
     if snapshot.epoch == NO_RECORD:
         raise CheckFailed(f"{settings.masked_url} did not store the published event")
@@ -167,14 +168,15 @@ def _unknown_variables() -> list[str]:
 async def _advice(settings: Settings) -> list[str]:
     """Return warnings about server settings that weaken the delivery guarantees."""
     publisher = open_publisher(settings.url, settings.retention, prefix=settings.prefix)
+    calls = ThreadCalls()
     try:
         if isinstance(publisher, SupportsAdvice):
-            return await asyncio.to_thread(publisher.advice)
+            return await calls.run(publisher.advice)
     except TransportUnavailable as exc:
         # The transport check has already reported that the server cannot be reached.
         logger.debug("could not read the configuration of %s: %s", settings.masked_url, exc)
     finally:
-        publisher.close()
+        await calls.close(publisher.close)
     return []
 
 

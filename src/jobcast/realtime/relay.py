@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from jobcast.aio import BackgroundTasks, Backoff, LoopChange, jittered
+from jobcast.aio import BackgroundTasks, Backoff, LoopChange, jittered, shielded
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JoinAccepted
 from jobcast.realtime import metrics
@@ -137,7 +137,7 @@ class Relay:
         try:
             if not room.subscribed.done():
                 # Shielded because other joins wait for the same subscription.
-                await asyncio.shield(room.subscribed)
+                await shielded(room.subscribed)
             room.subscribed.result()
             room.newcomers[newcomer] = None
             async with room.reading:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
 
-from jobcast.aio import BackgroundTasks, Backoff, LoopChange, jittered
+from jobcast.aio import BackgroundTasks, Backoff, LoopChange, jittered, shielded
 from jobcast.errors import TransportUnavailable
 from jobcast.feeds import ALL
 from jobcast.realtime import metrics
@@ -170,7 +170,7 @@ class FeedRooms:
             async with asyncio.timeout(READ_TIMEOUT):
                 while room.reading is not None and not _was_read(room):
                     # Shielded because other requests wait for the same read.
-                    await asyncio.shield(room.reading)
+                    await shielded(room.reading)
         except TimeoutError:
             raise TransportUnavailable(f"the feed was not read within {READ_TIMEOUT:g} s") from None
 

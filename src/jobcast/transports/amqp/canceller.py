@@ -10,7 +10,7 @@ from typing import Final
 
 from msgspec import structs
 
-from jobcast.aio import BackgroundTasks, Backoff, ThreadCalls, shielded
+from jobcast.aio import BackgroundTasks, Backoff, shielded
 from jobcast.errors import TransportUnavailable
 from jobcast.transports.amqp.cancellation import CancelRequest, SeenRequests
 from jobcast.transports.amqp.publisher import KombuPublisher
@@ -19,6 +19,7 @@ from jobcast.transports.cancellation import KEPT_FOR, CancelAnswer, Cancellation
 from jobcast.transports.decoding import decoded
 from jobcast.transports.record import Records
 from jobcast.transports.runs import first_sending
+from jobcast.transports.thread_calls import ThreadCalls
 
 CANCEL_MESSAGES: Final = (False, True, True)  # which take effect; the last one for a job sent again
 CANCEL_TIMEOUT: Final = 5.0  # seconds until a request has come back from the broker
@@ -69,7 +70,7 @@ class Canceller:
         for request in self._withdrawing.values():
             self._log_given_up(request, "this process ends")
         self._withdrawing.clear()
-        await self._calls.run(self._publisher.close)
+        await self._calls.close(self._publisher.close)
 
     async def cancel(self, cancellation: Cancellation) -> CancelAnswer:
         """Cancel a job, and return the answer of this process's record.

@@ -7,7 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
-from jobcast.aio import BackgroundTasks, LoopChange, ThreadCalls, cancel_and_wait
+from jobcast.aio import BackgroundTasks, LoopChange, cancel_and_wait
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JobInfo
 from jobcast.feeds import JobSummary
@@ -30,6 +30,7 @@ from jobcast.transports.prefix import DEFAULT_PREFIX
 from jobcast.transports.record import Records
 from jobcast.transports.revocations import Revocation
 from jobcast.transports.socketio_managers import AsyncJobEventManagerMixin
+from jobcast.transports.thread_calls import ThreadCalls
 
 START_TIMEOUT: Final = 5.0  # seconds that a subscription waits for the broker
 MAX_SILENCE: Final = 1 / 3  # of a lease; while the broker is silent for longer, no lease expires
@@ -120,7 +121,7 @@ class KombuSource:
         self._watched.clear()
         if self._next_refresh is not None:
             self._next_refresh.cancel()
-        await self._canary_calls.run(self._canary_publisher.close)
+        await self._canary_calls.close(self._canary_publisher.close)
 
     async def subscribe(self, job_id: str) -> None:
         self._jobs.add(job_id)
@@ -309,7 +310,7 @@ class KombuClientManager(AsyncJobEventManagerMixin):
 
     async def aclose(self) -> None:
         await super().aclose()
-        await self._calls.run(self._publisher.close)
+        await self._calls.close(self._publisher.close)
 
     async def _publish(self, data: dict[str, Any]) -> None:
         await self._calls.run(self._publisher.publish_bus, data)

@@ -13,7 +13,7 @@ from redis.asyncio.cluster import RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from jobcast.aio import BackgroundTasks, Backoff, LoopChange, ThreadCalls, cancel_and_wait
+from jobcast.aio import BackgroundTasks, Backoff, LoopChange, cancel_and_wait
 from jobcast.errors import TransportUnavailable
 from jobcast.events import Cursor, JobInfo
 from jobcast.feeds import JobSummary
@@ -39,6 +39,7 @@ from jobcast.transports.redis.servers import (
 )
 from jobcast.transports.redis.subscriber import Subscriber, close_all
 from jobcast.transports.revocations import Revocation
+from jobcast.transports.thread_calls import ThreadCalls
 
 SUBSCRIBE_TIMEOUT: Final = 5.0  # seconds until a subscription has to be confirmed
 CANCEL_TIMEOUT: Final = 5.0  # seconds that a request to cancel a job waits for earlier ones
@@ -145,7 +146,7 @@ class RedisSource:
         self._handlers.clear()
         await self._batcher.aclose()
         await self._servers.close(self.client)
-        await self._calls.run(self._publisher.close)
+        await self._calls.close(self._publisher.close)
 
     async def _run(self, batcher: ScriptBatcher, client: AsyncClient) -> None:
         try:

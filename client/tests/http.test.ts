@@ -411,6 +411,41 @@ test("a page of an application at the server's URL is a refusal that names base-
   expect(refusal?.message).toMatch(/no jobcast server at .*check the base-url attribute/);
 });
 
+/** Hide the server's answers as a browser does, except for those to requests without a token. */
+function hideAnswers(status: number): void {
+  const readAnswer = fetch;
+  server.refuse = () => ({ status, code: "forbidden" });
+  vi.stubGlobal("fetch", async (url: string, init: RequestInit) => {
+    const response = await readAnswer(url, init);
+    if (init.credentials !== "omit") {
+      throw new TypeError("Failed to fetch");
+    }
+    return response;
+  });
+  stops.push(() => vi.unstubAllGlobals());
+}
+
+test("a page whose origin the server does not accept is refused", async () => {
+  hideAnswers(403);
+  const client = createClient();
+  const job = client.job("a");
+  follow(job);
+  const { refusal } = await until(job, (state) => state.joined === "refused", "a refusal");
+  expect(refusal?.code).toBe("forbidden");
+  expect(refusal?.message).toContain("JOBCAST_CORS_ORIGINS");
+  const refused = { name: "CancelRefused", code: "forbidden" };
+  await expect(client.cancel("a")).rejects.toMatchObject(refused);
+});
+
+test("a page that cannot read the server's answers reconnects if it is not refused", async () => {
+  hideAnswers(401);
+  const client = createClient();
+  const job = client.job("a");
+  follow(job);
+  await eventually(() => server.requests.length > 3, "more attempts");
+  expect(job.isRefused).toBe(false);
+});
+
 test("an invalid job id is refused without a request", () => {
   const job = createClient().job("no job");
   follow(job);

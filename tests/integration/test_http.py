@@ -606,7 +606,12 @@ async def test_pages_of_listed_origins_only_may_read_answers(
             assert code_of(evil, 403) == "forbidden"
             refusal = "refused a page of the origin 'https://evil.example'"
             await eventually(lambda: refusal in server.log, "refusal in the log")
-            assert "access-control-allow-origin" not in evil.headers
+            # Its page may read the refusal, and nothing else.
+            assert evil.headers["access-control-allow-origin"] == "*"
+            assert "access-control-allow-credentials" not in evil.headers
+            assert set(evil.json()) == {"type", "title", "status", "code", "detail"}
+            asks = {"Origin": "https://evil.example", "Access-Control-Request-Method": "GET"}
+            assert code_of(await client.options(path, headers=asks), 403) == "forbidden"
             own = await client.get(path, headers={"Origin": server.url})
             assert own.status_code == 200
             # A page can read why its request was refused.

@@ -10,6 +10,7 @@ import {
 import { CancelRefused, ConnectionRefused, InvalidMessage } from "../errors.js";
 import { parse } from "../parse.js";
 import { foreignAnswer, isTemporary, type Problem, readProblem } from "./problem.js";
+import { requestFrom } from "./requestFrom.js";
 import type { TokenCache } from "./tokenCache.js";
 import type { IssuedToken } from "./tokenEndpoint.js";
 
@@ -66,8 +67,7 @@ interface HttpCancelRequest {
 const NO_ANSWER: Problem = {
   status: 503,
   code: "unavailable",
-  message:
-    "the server cannot be reached, or JOBCAST_CORS_ORIGINS lacks the page's origin: the job may go on",
+  message: "the server cannot be reached: the job may go on",
 };
 const SIGNED_OUT: Problem = {
   status: 403,
@@ -94,8 +94,8 @@ async function attempt(
     if (request.subjectChanges !== host.subjectChanges) {
       return OTHER_USER;
     }
-    const url = `${host.serverUrl(token)}jobs/${encodeURIComponent(request.jobId)}/cancel`;
-    const response = await fetch(url, {
+    const path = `jobs/${encodeURIComponent(request.jobId)}/cancel`;
+    const response = await requestFrom(host.serverUrl(token), path, signal, {
       method: "POST",
       headers: {
         Accept: "application/json",
@@ -103,15 +103,13 @@ async function attempt(
         ...(token ? { Authorization: `Bearer ${token.token}` } : {}),
       },
       credentials: token ? "same-origin" : "include",
-      cache: "no-store",
       body: request.body,
-      signal,
     });
     return response.ok ? readAnswer(response) : readProblem(response);
   } catch (error) {
     return error instanceof ConnectionRefused
       ? { status: 403, code: error.code, message: error.message }
-      : NO_ANSWER; // the network, the source of tokens, or an origin that the server does not accept
+      : NO_ANSWER; // the network, a proxy, or the source of tokens
   }
 }
 

@@ -8,6 +8,7 @@ import type { Cursor, JoinedMessage, LeftMessage } from "../protocol.js";
 import type { Timers } from "../timers.js";
 import { EventStreamParser, type StreamMessage } from "./eventStreamParser.js";
 import { hasTooManyJobs, isTemporary, type Problem, readProblem } from "./problem.js";
+import { requestFrom } from "./requestFrom.js";
 import { StreamSlots } from "./streamSlots.js";
 import type { TokenCache } from "./tokenCache.js";
 import type { IssuedToken } from "./tokenEndpoint.js";
@@ -144,14 +145,12 @@ export class JobStream implements MessageHost {
     if (cursors.some((cursor) => cursor !== "")) {
       query.set("after", cursors.join(","));
     }
-    return fetch(`${this.#host.serverUrl(token)}events?${query}`, {
+    return requestFrom(this.#host.serverUrl(token), `events?${query}`, signal, {
       headers: {
         Accept: "text/event-stream",
         ...(token ? { Authorization: `Bearer ${token.token}` } : {}),
       },
       credentials: token ? "same-origin" : "include",
-      cache: "no-store",
-      signal,
     });
   }
 

@@ -7,7 +7,7 @@ export interface Problem {
   readonly retry_after?: number;
 }
 
-const FORBIDDEN =
+export const FORBIDDEN =
   "the server refuses this page (403): JOBCAST_CORS_ORIGINS has to contain its origin";
 
 /** Read a problem document (RFC 9457). Proxies answer with other documents. */

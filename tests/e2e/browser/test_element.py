@@ -133,6 +133,22 @@ def test_static_page_shows_a_real_job_from_start_to_end(
     assert site.token_requests == 1
 
 
+def test_page_of_an_origin_that_the_server_does_not_accept_is_refused(
+    site: Site, valkey: Valkey, browser: Browser, job_id: str, tmp_path: Path
+) -> None:
+    env = {"JOBCAST_CORS_ORIGINS": "https://app.example.com"}
+    with running(Server(tmp_path / "server.log", valkey.url, env)) as server:
+        site.server_url = server.ready().url
+        page = browser.new_context().new_page()
+        page.add_init_script(RECORD_EVENTS)
+        page.goto(site.page(site.element(job_id, "cancellable")))
+        expect(page.get_by_role("alert")).to_contain_text("JOBCAST_CORS_ORIGINS")
+        [refused] = seen(page, "refused")
+        assert refused["code"] == "forbidden"
+        assert f"refused a page of the origin {site.url!r}" in server.log
+        page.context.close()
+
+
 def test_title_of_a_job_is_shown_and_names_its_bar(
     site: Site, server: Server, publish: Publish, open_page: Open, job_id: str
 ) -> None:

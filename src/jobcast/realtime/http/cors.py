@@ -15,6 +15,8 @@ from jobcast.realtime.http.problems import Problem
 REQUEST_HEADERS: Final = "Authorization, If-None-Match, Last-Event-ID, Cache-Control, Content-Type"
 # Without nosniff, a page of another origin may get a browser to read an answer as a script.
 BASE_HEADERS: Final = {"Vary": "Origin", "X-Content-Type-Options": "nosniff"}
+# Pages of any origin may read why the server refuses them.
+REFUSAL_HEADERS: Final = {**BASE_HEADERS, "Access-Control-Allow-Origin": "*"}
 RESPONSE_HEADERS: Final = "ETag, Retry-After"
 PREFLIGHT_SECONDS: Final = 600  # for which a browser may keep the answer to a preflight request
 

@@ -25,7 +25,7 @@ from jobcast.realtime.connection.origins import Origins
 from jobcast.realtime.connection.screening import Refused, address_of
 from jobcast.realtime.connections import Connection
 from jobcast.realtime.http.budgets import SubjectBudget, SubjectBudgets
-from jobcast.realtime.http.cors import BASE_HEADERS, Cors
+from jobcast.realtime.http.cors import REFUSAL_HEADERS, Cors
 from jobcast.realtime.http.event_stream import EventStream
 from jobcast.realtime.http.feed_request import feed_of, parse_feed_stream, parse_page
 from jobcast.realtime.http.feed_stream import FeedStream
@@ -157,7 +157,7 @@ class HttpInterface:
     async def respond(self, answer: Answer, request: Request, send: Send, methods: str) -> None:
         """Answer a request with a response, a stream or a problem document."""
         sid = secrets.token_urlsafe(15)
-        headers: Mapping[str, str] = BASE_HEADERS
+        headers: Mapping[str, str] = REFUSAL_HEADERS
         response: Response | None
         try:
             headers = self._cors.headers(request)

@@ -317,9 +317,27 @@ describe("the list of jobs", () => {
   it("loads older jobs on request, and marks its counts as incomplete", () => {
     const loadMore = vi.fn();
     render(pane(feed(jobs, { hasMore: true, loadMore })));
-    expect(counts()[0]).toBe("All 3+");
+    expect(counts()).toEqual([
+      "All 3+",
+      "Stuck 0+",
+      "Queued 0+",
+      "Running 3+",
+      "Failed 0+",
+      "Done 0+",
+    ]);
     fireEvent.click(screen.getByRole("button", { name: "Load older jobs" }));
     expect(loadMore).toHaveBeenCalledOnce();
+  });
+
+  it.each([
+    ["#/?q=nothing", "No job matches yet: older jobs are not loaded."],
+    ["#/?show=failed", "No job in this state matches yet: older jobs are not loaded."],
+  ])("a filter of %s says that older jobs are not loaded", (hash, text) => {
+    window.location.hash = hash;
+    render(pane(feed(jobs, { hasMore: true })));
+    screen.getByText(text);
+    expect(counts()[0]).toMatch(/^All [03]\+$/);
+    screen.getByRole("button", { name: "Load older jobs" });
   });
 
   it("offers to start jobs only where the site can", () => {

@@ -32,7 +32,7 @@ export function GroupFilter({ counts, chosen, isPart }: Props): ReactElement {
           {upperFirst(group)}{" "}
           <span className="number">
             {formatCount(counts[group])}
-            {isPart && group !== "stuck" ? "+" : ""}
+            {isPart ? "+" : ""}
           </span>
         </button>
       ))}

@@ -124,9 +124,12 @@ function EmptyList({ feed, view, counts }: EmptyProps): ReactElement {
       </div>
     );
   }
+  const matches = counts.all === 0 ? "matches" : "in this state matches";
   return (
     <div className="empty">
-      <p>{counts.all === 0 ? "No job matches." : "No job in this state matches."}</p>
+      <p>
+        {feed.hasMore ? `No job ${matches} yet: older jobs are not loaded.` : `No job ${matches}.`}
+      </p>
       {open}
       <p>
         <button

@@ -29,6 +29,11 @@ DROPPED = re.compile(r"that (\d+) cancelled jobs are revoked, because the worker
 LONG_LEASE = {"JOBCAST_LEASE": "3600"}
 
 
+def send_scheduled(here: Harness, count: int) -> list[str]:
+    """Send jobs that do not begin during the test. Return their ids."""
+    return [here.send(jobs.runs, countdown=3600).id for _ in range(count)]
+
+
 def cancel_all(here: Harness, job_ids: list[str]) -> set[str]:
     """Return the outcomes."""
     return {here.cancel(job_id).outcome for job_id in job_ids}
@@ -93,7 +98,7 @@ async def test_scheduled_jobs_that_are_cancelled_at_once_end_once(
 ) -> None:
     worker = workers.create(pool).ready()
     async with harness_of(worker, server, valkey.url, tmp_path, token) as here:
-        scheduled = [here.send(jobs.runs, countdown=3600).id for _ in range(300)]
+        scheduled = await asyncio.to_thread(send_scheduled, here, 300)
         await here.wait_received(scheduled[-1])
         assert await asyncio.to_thread(cancel_all, here, scheduled) == {"cancelled"}
         await here.wait_states(scheduled, "REVOKED")

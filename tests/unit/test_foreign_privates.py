@@ -25,6 +25,7 @@ from celery.canvas import _chain, _chord, chain, chord
 from celery.concurrency.asynpool import SCHED_STRATEGIES, SCHED_STRATEGY_FAIR, AsynPool
 from celery.concurrency.base import BasePool
 from celery.concurrency.prefork import TaskPool
+from celery.utils import log
 from celery.worker import state
 from celery.worker.request import Request
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -34,7 +35,13 @@ from jwt.algorithms import HMACAlgorithm
 from kombu.utils.objects import cached_property as kombu_cached_property
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
-from jobcast.celery.apps import active_apps, defines_task, enter_call, is_inside_call
+from jobcast.celery.apps import (
+    active_apps,
+    defines_task,
+    enter_call,
+    is_in_signal_handler,
+    is_inside_call,
+)
 from jobcast.celery.fork_guard import replace_property_locks
 from jobcast.celery.pools import can_terminate
 from jobcast.celery.termination import forget_termination, replace_child
@@ -67,6 +74,15 @@ def test_active_apps_falls_back_to_the_current_application(
 ) -> None:
     monkeypatch.delattr(_state, "_get_active_apps")
     assert len(active_apps()) == 1
+
+
+def test_celery_marks_its_signal_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not is_in_signal_handler()
+    with log.in_sighandler():
+        assert is_in_signal_handler()
+    assert not is_in_signal_handler()
+    monkeypatch.delattr(log, "_in_sighandler")
+    assert not is_in_signal_handler()
 
 
 def test_celery_lists_tasks_without_finalizing_the_application(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from celery import Celery, _state, current_app
+from celery.utils import log
 
 from jobcast.settings import names
 
@@ -42,6 +43,14 @@ def is_inside_call(request: Any) -> bool:
 def enter_call(request: Any) -> None:
     """Mark a run as inside the ``__call__`` of its task, as Celery's own ``__call__`` does."""
     request._protected = 1
+
+
+def is_in_signal_handler() -> bool:
+    """Return whether Celery is handling a signal, as it does at a shutdown.
+
+    Celery has no public flag of it. Without its private one, return False.
+    """
+    return bool(getattr(log, "_in_sighandler", False))
 
 
 def configured_apps() -> list[Celery]:

@@ -19,6 +19,7 @@ from celery.utils.saferepr import saferepr
 from celery.worker import state
 from kombu.utils.compat import detect_environment
 
+from jobcast.celery.apps import is_in_signal_handler
 from jobcast.celery.background import background
 from jobcast.celery.enqueue import is_followed
 from jobcast.celery.failure_signals import cause_of_revocation, reporting
@@ -113,8 +114,10 @@ class ReportingRequest(OutcomeReadingRequest):
 
     def cancel(self, pool: Any, signal: Any = None, **options: Any) -> None:
         self.is_stopped = True
-        # Celery cancels runs while it handles a connection error, or at a shutdown.
+        # Celery cancels runs while it handles a connection error, or at a shutdown. The signal may
+        # interrupt code that handles an error of a connection.
         broken = isinstance(sys.exc_info()[1], self._connection_errors)
+        broken = broken and not is_in_signal_handler()
         cause = BrokerLost() if broken else WorkerShutdown()
         given_back = self.task.acks_late and not (self.acknowledged or pool.is_green)
         ended = bool(self.time_start)

@@ -127,13 +127,17 @@ async def test_retry_has_the_title_and_the_tags_of_the_attempt_before(
         assert started["created_at"] == queued["created_at"]
 
 
+# Tracers such as Sentry's nest headers in the headers of a message.
+@pytest.mark.parametrize(
+    "options", [{}, {"headers": {"headers": {"sentry-trace": "1"}}}], ids=["plain", "traced"]
+)
 async def test_steps_of_a_canvas_have_the_description_and_the_step_before_as_parent(
-    server: Server, worker: Worker, sender: None, token: Token
+    server: Server, worker: Worker, sender: None, token: Token, options: dict[str, Any]
 ) -> None:
     first, linked, second, body = (new_id() for _ in range(4))
 
     def step(job_id: str) -> Any:
-        return jobs.count.si(1).set(task_id=job_id, queue=worker.name)
+        return jobs.count.si(1).set(task_id=job_id, queue=worker.name, **options)
 
     first_step = step(first)
     first_step.link(as_job(step(linked), title="March report", tags=["project:7"]))

@@ -9,6 +9,7 @@ from typing import Any
 import billiard
 import pytest
 import redis
+from celery import VERSION
 
 from tests import ending_jobs as jobs
 from tests.e2e.endings.harness import DONE, STARTED, Deployment, Token, harness_on
@@ -28,6 +29,14 @@ async def assert_job_completes_after_signal(
         await eventually(lambda: word in worker.log, word)
         gate.touch()
         await harness.alice.transcript.end(job_id)
+        if (
+            VERSION < (5, 7)
+            and word == "NotImplementedError"
+            and "Unrecoverable error" not in worker.log
+        ):
+            # The signal has interrupted code that catches errors, such as a control command. Celery
+            # then goes on.
+            worker.popen.send_signal(signum)
         await worker.wait_exit()
         assert await harness.timeline(job_id) == [*STARTED, "log", DONE]
 

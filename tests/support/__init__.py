@@ -6,6 +6,7 @@ import asyncio
 import os
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -184,10 +185,10 @@ def running(process: P) -> Iterator[P]:
         process.kill()
 
 
-def answers(url: str, status: int = 200) -> bool:
+def answers(url: str, status: int = 200, context: ssl.SSLContext | None = None) -> bool:
     """Return whether a GET request is answered with a status."""
     try:
-        with urllib.request.urlopen(url, timeout=5) as response:
+        with urllib.request.urlopen(url, timeout=5, context=context) as response:
             return bool(response.status == status)
     except URLError as exc:
         return getattr(exc, "code", None) == status
@@ -347,10 +348,11 @@ class Follower:
 
 @asynccontextmanager
 async def following(
-    url: str, token: str, transports: tuple[str, ...] = ("websocket",), **options: Any
-) -> AsyncIterator[Follower]:
+    url: str, token: str, transports: tuple[str, ...] = ("websocket",), *,
+    ssl_verify: bool = True, **options: Any,
+) -> AsyncIterator[Follower]:  # fmt: skip
     """Connect a stock client."""
-    client = socketio.AsyncClient(reconnection=False, handle_sigint=False)
+    client = socketio.AsyncClient(reconnection=False, handle_sigint=False, ssl_verify=ssl_verify)
     transcript = Transcript()
 
     async def record(event: str, data: dict[str, Any]) -> None:

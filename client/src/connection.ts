@@ -77,6 +77,8 @@ const RETRYABLE_CODES: ReadonlySet<string> = new Set([
 const FORBIDDEN =
   "the server refuses this page (403): JOBCAST_CORS_ORIGINS has to contain its origin";
 const NOT_FOUND = "no jobcast server at this path (404): check the url option";
+const NO_WEBSOCKET =
+  "the server answers, but no WebSocket opens: a proxy in front of it has to forward WebSockets";
 
 /** Opens the connection, keeps it open, and sends requests over it. */
 export class ConnectionManager implements Store<Connection> {
@@ -270,7 +272,12 @@ export class ConnectionManager implements Store<Connection> {
       const { attempts } = this.#snapshot;
       void probeStatus(this.#options.url).then((status) => {
         const { state, attempts: now } = this.#snapshot;
-        if (status !== null && state === "reconnecting" && now === attempts) {
+        if (status === null || state !== "reconnecting" || now !== attempts) {
+          return;
+        }
+        if (status === 400) {
+          this.#scheduleRetry(null, NO_WEBSOCKET);
+        } else {
           this.#handleHttpStatus(status);
         }
       });

@@ -60,9 +60,10 @@ export function httpStatus(error: Error): number | null {
 }
 
 /**
- * Return the HTTP status with which the server answers this page, or null if it accepts the page or
- * cannot be reached. Browsers hide the status of a WebSocket handshake. The request is a POST because
- * browsers send an `Origin` header with every POST.
+ * Return the HTTP status with which the server answers this page, or null if it cannot be reached.
+ * Browsers hide the status of a WebSocket handshake. The status 400 means that the server accepts the
+ * page. The request is a POST because browsers send an `Origin` header with every POST; its query
+ * makes the server check the page as with a WebSocket.
  */
 export async function probeStatus(url: string | undefined): Promise<number | null> {
   if (typeof location === "undefined" || typeof fetch !== "function") {
@@ -70,10 +71,8 @@ export async function probeStatus(url: string | undefined): Promise<number | nul
   }
   try {
     const { origin, path } = parseAddress(url);
-    const { href } = new URL(`${path}/?EIO=4&transport=polling`, origin.replace(/^ws/, "http"));
-    const { status } = await fetch(href, { method: "POST", credentials: "omit" });
-    // The server answers a POST without a session with 400: it accepts the page's origin.
-    return status === 400 ? null : status;
+    const { href } = new URL(`${path}/?EIO=4&transport=websocket`, origin.replace(/^ws/, "http"));
+    return (await fetch(href, { method: "POST", credentials: "omit" })).status;
   } catch {
     return null; // unreachable, or hidden from pages of this origin
   }

@@ -135,6 +135,10 @@ class OriginGuard:
                 name.decode("latin-1").lower(): value.decode("latin-1")
                 for name, value in scope["headers"]
             }
+            if scope["type"] == "http" and b"transport=websocket" in scope["query_string"]:
+                # The page asks why its WebSocket did not open. The answer must not depend on
+                # Sec-Fetch-Site, which Chromium does not send with the handshake of a WebSocket.
+                headers.pop("sec-fetch-site", None)
             try:
                 self._origins.check(origin, headers, scope["scheme"])
             except Refused as exc:

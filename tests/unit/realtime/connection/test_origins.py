@@ -169,7 +169,10 @@ async def request(guard: OriginGuard, origin: str, **scope: Any) -> list[dict[st
         sent.append(message)
 
     headers = [(b"host", b"jobs.internal:8000"), (b"origin", origin.encode())]
-    scope = {"type": "websocket", "scheme": "ws", "path": "/", "headers": headers, **scope}
+    scope = {
+        "type": "websocket", "scheme": "ws", "path": "/", "query_string": b"",
+        **scope, "headers": [*headers, *scope.get("headers", ())],
+    }  # fmt: skip
     await guard(scope, receive, send)
     return sent
 
@@ -191,6 +194,22 @@ async def test_refused_origin_is_logged_with_the_allowed_origins(
         "JOBCAST_CORS_ORIGINS", "X-Forwarded-Proto",
     ):  # fmt: skip
         assert part in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("query", "accepted"), [("transport=polling", True), ("EIO=4&transport=websocket", False)]
+)
+async def test_page_that_asks_about_its_websocket_is_judged_as_by_a_handshake(
+    query: str, accepted: bool
+) -> None:
+    headers = [(b"sec-fetch-site", b"same-origin")]
+    scope = {"type": "http", "scheme": "http", "headers": headers, "query_string": query.encode()}
+    answer = await request(OriginGuard(accepting, origins()), "https://app.example", **scope)
+    assert (answer == [{"type": "accepted"}]) is accepted
+    handshake = await request(
+        OriginGuard(accepting, origins()), "https://app.example", headers=headers
+    )
+    assert handshake == [{"type": "accepted"}]
 
 
 async def test_log_of_refused_origins_is_rate_limited(caplog: pytest.LogCaptureFixture) -> None:

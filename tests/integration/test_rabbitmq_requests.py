@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from queue import Empty, SimpleQueue
+from threading import Event
 from typing import Any
 
 import pytest
@@ -540,7 +541,7 @@ def test_withdrawal_during_the_read_of_kept_requests_counts(
     rabbitmq: RabbitMQ, names: Names, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A listener that waits for an answer of the broker receives messages too."""
-    heard = SimpleQueue[Cancellation]()
+    heard, has_heard = SimpleQueue[Cancellation](), Event()
     publisher = KombuPublisher(rabbitmq.url, prefix=names.prefix)
     withdrawn, still_kept = request(new_job_id()), request(new_job_id())
     keep(rabbitmq.url, names, withdrawn.encode(), still_kept.encode())
@@ -549,11 +550,15 @@ def test_withdrawal_during_the_read_of_kept_requests_counts(
         def add_kept(self, broker: Connection, names: Names, tries: int) -> None:
             super().add_kept(broker, names, tries)
             publisher.withdraw_cancellation(withdrawn)
-            while heard.empty():
+            while not has_heard.is_set():
                 broker.drain_events(timeout=TIMEOUT)
 
+    def hear(cancellation: Cancellation) -> None:
+        heard.put(cancellation)
+        has_heard.set()
+
     monkeypatch.setattr(control_channel, "KnownRequests", Requests)
-    listener = publisher.listen(heard.put)
+    listener = publisher.listen(hear)
     found = [heard.get(timeout=TIMEOUT) for _ in range(2)]
     listener.close()
     publisher.close()

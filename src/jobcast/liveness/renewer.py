@@ -45,7 +45,7 @@ class LeaseRenewer:
         self._holder = transport if isinstance(transport, SupportsLeaseRenewal) else None
         self._seconds = seconds
         self._running: set[Lease] = set()
-        self._new: deque[Lease] = deque()
+        self._new: set[Lease] = set()  # leases of runs that begin, until they are stored
         self._foreign: deque[Lease] = deque()  # new leases of runs in other processes
         self._held: set[Lease] = set()  # leases of runs in other processes
         self._released: deque[Lease] = deque(maxlen=MAX_RELEASED)
@@ -92,7 +92,7 @@ class LeaseRenewer:
             if _begins(outgoing):
                 lease = _lease_of(outgoing)
                 self._running.add(lease)
-                self._new.append(lease)
+                self._new.add(lease)
 
     def end(self, events: Sequence[Outgoing]) -> None:
         """Release the leases of runs that have ended, after their events are stored."""
@@ -107,21 +107,21 @@ class LeaseRenewer:
         self._running.difference_update(leases)
 
     def renew_and_release(self) -> None:
-        """Renew and release the leases that are due."""
+        """Renew and release the leases that are due. Those of runs that begin are always due."""
         if self._holder is None:
             return
         now = time.monotonic()
         due = now >= self._renew_at
         self._end_released()
-        leases = {self._new.popleft() for _ in range(len(self._new))}
         foreign = {self._foreign.popleft() for _ in range(len(self._foreign))}
         self._held |= foreign
-        leases |= foreign
+        ended, self._ended = self._ended, []
+        self._new.difference_update(ended)
+        self._held.difference_update(ended)
+        leases = self._new | foreign
         if due:
             leases |= self._running | self._find_elsewhere()
-        ended, self._ended = self._ended, []
         leases.difference_update(ended)
-        self._held.difference_update(ended)
         if self._sidecar is not None and self._runs_tasks_itself:
             self._sidecar.update(self._running | self._held)
         try:
@@ -130,12 +130,13 @@ class LeaseRenewer:
             if leases:
                 self._holder.renew(sorted(leases, key=str), self._seconds)
         except Exception as exc:
-            # A transport may raise any exception; it must not end the publisher's thread. After
-            # the outage, all leases of active runs are renewed.
+            # A transport may raise any exception; it must not end the publisher's thread. The next
+            # call stores the leases of runs that begin; after the outage, all are renewed.
             self._warn_when_overdue(now, exc)
             self._ended = [*ended, *self._ended][-MAX_ENDED:]
             self._renew_at = now + RETRY_DELAY
         else:
+            self._new.clear()
             self._failing_since, self._has_warned = None, False
             if due:
                 self._renew_at = now + self._seconds / RENEWALS

@@ -197,6 +197,32 @@ def test_runs_that_end_during_an_outage_are_not_renewed_after_it() -> None:
     assert holder.renewals == [3]
 
 
+def test_run_that_begins_as_an_outage_ends_has_a_lease_before_its_event() -> None:
+    """Other leases are renewed after a delay, within which the worker may be lost."""
+    holder = Holder()
+    leases = LeaseRenewer(holder, seconds=60)
+    holder.down = True
+    leases.begin([started(1)])
+    leases.renew_and_release()
+    holder.down = False
+    leases.renew_and_release()
+    assert holder.kept == {lease_of(1)}
+    leases.renew_and_release()
+    assert holder.renewals == [1]
+
+
+def test_run_that_ends_in_the_outage_in_which_it_begins_has_no_lease_after_it() -> None:
+    holder = Holder()
+    leases = LeaseRenewer(holder, seconds=60)
+    holder.down = True
+    leases.begin([started(1), started(2)])
+    leases.renew_and_release()
+    leases.end([ended(1)])
+    holder.down = False
+    leases.renew_and_release()
+    assert holder.kept == {lease_of(2)}
+
+
 class RecordingSidecar:
     """A sidecar that records the calls."""
 

@@ -81,6 +81,8 @@ class ReconnectingListener(ABC):
             try:
                 self.receive(subscribed)
             except self.errors as exc:
+                if self.is_closed:
+                    return  # a connection that is no longer needed
                 backoff.failed()
                 logger.log(
                     logging.WARNING if backoff.failures == 1 else logging.DEBUG,

@@ -47,3 +47,20 @@ def test_listener_reports_that_it_is_subscribed_again(caplog: pytest.LogCaptureF
     assert "(connection reset); reconnecting; this is a test" in caplog.text
     assert "subscribed to requests to cancel jobs again" in caplog.text
     assert "ignored a message on requests that is not jobcast's" in caplog.text
+
+
+class ClosedListener(ReconnectingListener):
+    """Is closed before it loses its connection."""
+
+    errors = (OSError,)
+    meanwhile = "this is a test"
+
+    def receive(self, on_subscribed: Callable[[], None]) -> None:
+        on_subscribed()
+        self.close()
+        raise OSError("connection reset")
+
+
+def test_closed_listener_reports_no_lost_connection(caplog: pytest.LogCaptureFixture) -> None:
+    ClosedListener("requests", lambda _: None)._run()
+    assert caplog.text == ""

@@ -276,7 +276,7 @@ export class ConnectionManager implements Store<Connection> {
           return;
         }
         if (status === 400) {
-          this.#scheduleRetry(null, NO_WEBSOCKET);
+          this.#scheduleRetry("no_websocket", NO_WEBSOCKET);
         } else {
           this.#handleHttpStatus(status);
         }

@@ -298,6 +298,14 @@ describe("the list of jobs", () => {
     expect(window.location.hash).toBe("#/?feed=mine&q=42");
   });
 
+  it("tells that the server does not accept the page", () => {
+    const error = { code: "forbidden", message: "the server refuses this page (403)" };
+    render(pane(feed([], { error, status: "refused" })));
+    expect(screen.getByRole("alert").textContent).toBe(
+      "There is no list. The server does not accept this page.",
+    );
+  });
+
   it("tells why the list has not arrived", () => {
     const waiting = (values: Partial<ShownFeed>): string | null => {
       const { unmount } = render(pane(feed([], { status: "connecting", total: null, ...values })));

@@ -180,6 +180,15 @@ describe("the connection text", () => {
     expect(problem?.text).toMatch(/may be out of date.*3 attempts so far/);
   });
 
+  it("shows that the proxy does not forward WebSockets", () => {
+    const { problem } = connectionText(
+      connection({ state: "reconnecting", code: "no_websocket", attempts: 3 }),
+      true,
+    );
+    expect(problem?.title).toBe("The server answers, but no WebSocket opens.");
+    expect(problem?.text).toMatch(/proxy has to forward WebSockets.*3 attempts so far/);
+  });
+
   it("trusts an open connection more than the browser's offline state", () => {
     expect(connectionText(connection({}), false).state).toBe("connected");
     expect(connectionText(connection({ state: "reconnecting" }), false).state).toBe("offline");

@@ -36,18 +36,12 @@ export function connectionText(connection: Connection, online: boolean): Connect
       return { state, label: "Live", attempts: 0, problem: null };
     case "reconnecting": {
       const attempted = attempts > 0 ? ` ${pluralize(attempts, "attempt")} so far.` : "";
-      const problem =
-        code === "token_unavailable"
-          ? {
-              title: "The server issues no token at the moment.",
-              text: `${serverMessage(message)}${STALE}`,
-            }
-          : { title: "The connection was lost. Reconnecting…", text: STALE };
+      const { title, text } = interruption(code, message);
       return {
         state,
         label: "Reconnecting",
         attempts,
-        problem: { ...problem, text: `${problem.text}${attempted}` },
+        problem: { title, text: `${text}${attempted}` },
       };
     }
     case "refused":
@@ -68,6 +62,24 @@ export function connectionText(connection: Connection, online: boolean): Connect
       };
     case "closed":
       return { state, label: "Closed", attempts: 0, problem: null };
+  }
+}
+
+/** Return the reason for which the page is not connected at the moment. */
+function interruption(code: string | null, message: string | null) {
+  switch (code) {
+    case "token_unavailable":
+      return {
+        title: "The server issues no token at the moment.",
+        text: `${serverMessage(message)}${STALE}`,
+      };
+    case "no_websocket":
+      return {
+        title: "The server answers, but no WebSocket opens.",
+        text: `Its proxy has to forward WebSockets. ${STALE}`,
+      };
+    default:
+      return { title: "The connection was lost. Reconnecting…", text: STALE };
   }
 }
 

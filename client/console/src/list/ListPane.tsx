@@ -176,6 +176,8 @@ function refusalText({ error }: ShownFeed): string {
       return "You may not list these jobs.";
     case "feeds_unavailable":
       return "This server keeps no lists of jobs. Search for a job id to open its job.";
+    case "forbidden":
+      return "The server does not accept this page.";
     default:
       return error?.message ?? "";
   }

@@ -127,6 +127,7 @@ class LeaseRenewer:
         try:
             if ended:
                 self._holder.release(ended)
+                ended = []  # only once: a transport keeps some of them, which have to expire
             if leases:
                 self._holder.renew(sorted(leases, key=str), self._seconds)
         except Exception as exc:

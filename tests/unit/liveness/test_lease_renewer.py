@@ -223,6 +223,29 @@ def test_run_that_ends_in_the_outage_in_which_it_begins_has_no_lease_after_it() 
     assert holder.kept == {lease_of(2)}
 
 
+def test_ending_is_released_once_if_a_renewal_fails_after_it() -> None:
+    """A transport keeps a lease whose ending it could not store, but only for one call."""
+
+    class Failing(Holder):
+        def __init__(self) -> None:
+            super().__init__()
+            self.released: list[Lease] = []
+
+        def release(self, leases: Sequence[Lease]) -> None:
+            self.released += leases
+            self.down = True
+
+    holder = Failing()
+    leases = always_due(holder)
+    leases.begin([started(1), started(2)])
+    leases.renew_and_release()
+    leases.end([ended(1)])
+    for _ in range(2):
+        leases._renew_at = 0.0
+        leases.renew_and_release()
+    assert holder.released == [lease_of(1)]
+
+
 class RecordingSidecar:
     """A sidecar that records the calls."""
 

@@ -308,11 +308,10 @@ class RedisPublisher(JobEventManagerMixin, socketio.RedisManager):
         """
         # Without an ending, a lease has to expire, so that the monitor ends the job.
         leases = [lease for lease in leases if lease not in self._without_ending]
+        if not self._feeds.release(leases):
+            with _translated_errors():
+                release_leases(self._connected(), self._names, leases)
         self._without_ending.clear()
-        if self._feeds.release(leases):
-            return
-        with _translated_errors():
-            release_leases(self._connected(), self._names, leases)
 
     def cancel(self, cancellation: Cancellation) -> CancelAnswer:
         """Cancel a job, as :meth:`SupportsCancellation.cancel` does.

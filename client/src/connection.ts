@@ -4,7 +4,7 @@ import { io, type Socket } from "socket.io-client";
 import { backoff, INVALID_ACK, retryDelay } from "./backoff.js";
 import { InvalidMessage, reportUncaught } from "./errors.js";
 import type { FrameScheduler } from "./frameScheduler.js";
-import { httpStatus, parseAddress, probeStatus } from "./handshake.js";
+import { httpStatus, isOwnServer, parseAddress, probeStatus } from "./handshake.js";
 import { parse } from "./parse.js";
 import type { Messages, Refusal } from "./protocol.js";
 import { Listeners, type Store } from "./store.js";
@@ -100,6 +100,7 @@ export class ConnectionManager implements Store<Connection> {
   #mustRenewToken = false; // `retry` was called after the token of this attempt was requested
   readonly #subject = new SubjectWatch();
   #renewals = 0; // of the token of an open connection
+  #probed: number | "accepted" | null = null; // the server's answer after the last failed attempt
   #cancelRenewal: (() => void) | null = null; // the next attempt to renew the token
   #wasConnected = false;
   #mayReplaceExpiredToken = true; // once per connection: replace an expired token
@@ -269,16 +270,22 @@ export class ConnectionManager implements Store<Connection> {
     }
     this.#scheduleRetry(null, `the server cannot be reached (${error.message})`);
     if (!this.#wasConnected) {
+      const { url, transports } = this.#options;
+      const [transport = "websocket"] = transports;
       const { attempts } = this.#snapshot;
-      void probeStatus(this.#options.url).then((status) => {
+      void probeStatus(url, transport).then((status) => {
         const { state, attempts: now } = this.#snapshot;
+        const isRepeated = status === this.#probed;
+        this.#probed = status;
         if (status === null || state !== "reconnecting" || now !== attempts) {
           return;
         }
-        if (status === 400) {
-          this.#scheduleRetry("no_websocket", NO_WEBSOCKET);
-        } else {
+        // A server that starts between the handshake and the probe causes such an answer once.
+        const isCertain = isRepeated || (status !== "accepted" && !isOwnServer(url));
+        if (isCertain && status !== "accepted") {
           this.#handleHttpStatus(status);
+        } else if (isCertain && transport === "websocket") {
+          this.#scheduleRetry("no_websocket", NO_WEBSOCKET);
         }
       });
     }

@@ -59,20 +59,34 @@ export function httpStatus(error: Error): number | null {
   return found ? Number(found[1]) : null;
 }
 
+/** Return whether the server has the origin of this page. */
+export function isOwnServer(url: string | undefined): boolean {
+  return typeof location !== "undefined" && parseAddress(url).origin === location.origin;
+}
+
 /**
- * Return the HTTP status with which the server answers this page, or null if it cannot be reached.
- * Browsers hide the status of a WebSocket handshake. The status 400 means that the server accepts the
- * page. The request is a POST because browsers send an `Origin` header with every POST; its query
- * makes the server check the page as with a WebSocket.
+ * Return the HTTP status with which the server refuses this page, `"accepted"` if it does not, or null
+ * if it cannot be reached. Browsers hide the status of a WebSocket handshake. The request is a POST
+ * because browsers send an `Origin` header with every POST; its query makes the server check the page
+ * as with the transport.
  */
-export async function probeStatus(url: string | undefined): Promise<number | null> {
+export async function probeStatus(
+  url: string | undefined,
+  transport: string,
+): Promise<number | "accepted" | null> {
   if (typeof location === "undefined" || typeof fetch !== "function") {
     return null;
   }
   try {
     const { origin, path } = parseAddress(url);
-    const { href } = new URL(`${path}/?EIO=4&transport=websocket`, origin.replace(/^ws/, "http"));
-    return (await fetch(href, { method: "POST", credentials: "omit" })).status;
+    const { href } = new URL(
+      `${path}/?EIO=4&transport=${transport}`,
+      origin.replace(/^ws/, "http"),
+    );
+    const answer = await fetch(href, { method: "POST", credentials: "omit", redirect: "error" });
+    // A POST has no session here. python-engineio misses it only once the page is accepted.
+    const isAccepted = answer.status === 400 && (await answer.text()).includes("Invalid session");
+    return isAccepted ? "accepted" : answer.status;
   } catch {
     return null; // unreachable, or hidden from pages of this origin
   }

@@ -275,13 +275,15 @@ describe("a missing token", () => {
 describe("a server that rejects the handshake", () => {
   let rejecting: Server;
   let status = 403;
+  let body = "";
   let methods: (string | undefined)[] = [];
 
   beforeEach(async () => {
     methods = [];
+    body = "";
     rejecting = createServer((request, response) => {
       methods.push(request.method);
-      response.writeHead(status, { "Access-Control-Allow-Origin": "*" }).end();
+      response.writeHead(status, { "Access-Control-Allow-Origin": "*" }).end(body);
     });
     rejecting.on("upgrade", (_, socket) => socket.end(`HTTP/1.1 ${status} No\r\n\r\n`));
     await new Promise<void>((resolve) => rejecting.listen(0, "127.0.0.1", resolve));
@@ -320,18 +322,27 @@ describe("a server that rejects the handshake", () => {
   );
 
   // A browser hides the status of a WebSocket handshake; tests/e2e/browser covers that.
+  test("is probed with a request that tells whether it accepts the page", async () => {
+    status = 400;
+    body = '"Invalid session None"';
+    vi.stubGlobal("location", new URL("https://app.example.com/page"));
+    expect(await probeStatus(url(), "websocket")).toBe("accepted");
+    body = '"https://app.example.com is not an accepted origin."';
+    expect(await probeStatus(url(), "websocket")).toBe(400);
+  });
+
   test.each([400, 403, 404])("is probed with a request that yields %d", async (answered) => {
     status = answered;
     vi.stubGlobal("location", new URL("https://app.example.com/page"));
-    expect(await probeStatus(url())).toBe(answered);
+    expect(await probeStatus(url(), "websocket")).toBe(answered);
     expect(methods).toEqual(["POST"]);
   });
 
   test("is not probed outside of a page, and an unreachable server yields null", async () => {
-    expect(await probeStatus(url())).toBeNull();
+    expect(await probeStatus(url(), "websocket")).toBeNull();
     expect(methods).toEqual([]);
     vi.stubGlobal("location", new URL("https://app.example.com/page"));
-    expect(await probeStatus("http://127.0.0.1:1")).toBeNull();
+    expect(await probeStatus("http://127.0.0.1:1", "websocket")).toBeNull();
   });
 });
 

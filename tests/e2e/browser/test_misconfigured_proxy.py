@@ -13,7 +13,7 @@ from tests.conftest import Valkey
 from tests.e2e.browser.tab import Tab
 from tests.e2e.browser.test_examples import install, serving
 from tests.e2e.test_proxies import nginx
-from tests.support import Server, free_port, running
+from tests.support import Server, answers, free_port, running
 
 UPGRADE = 'proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade";'
 HOST = "proxy_set_header Host $http_host;"
@@ -53,6 +53,7 @@ def test_page_of_the_proxys_origin_shows_what_the_proxy_lacks(
         ) as proxy,
     ):
         server.ready()
+        proxy.expect(lambda: answers(f"{proxy.url}/index.html"), "page through the proxy")
         tab = Tab(browser.new_page(), proxy.url)
         tab.allow_message(r"WebSocket connection .* failed|status of 40[03]")
         tab.open(f"/?{urlencode({'job': 'any', 'token': token('alice')})}")

@@ -5,6 +5,7 @@ import { backoff, INVALID_ACK, retryDelay } from "./backoff.js";
 import { InvalidMessage, reportUncaught } from "./errors.js";
 import type { FrameScheduler } from "./frameScheduler.js";
 import { httpStatus, isOwnServer, parseAddress, probeStatus } from "./handshake.js";
+import { FORBIDDEN } from "./http/problem.js";
 import { parse } from "./parse.js";
 import type { Messages, Refusal } from "./protocol.js";
 import { Listeners, type Store } from "./store.js";
@@ -74,8 +75,6 @@ const RETRYABLE_CODES: ReadonlySet<string> = new Set([
   "too_many_connections",
 ]);
 
-const FORBIDDEN =
-  "the server refuses this page (403): JOBCAST_CORS_ORIGINS has to contain its origin";
 const NOT_FOUND = "no jobcast server at this path (404): check the url option";
 const NO_WEBSOCKET =
   "the server answers, but no WebSocket opens: a proxy in front of it has to forward WebSockets";

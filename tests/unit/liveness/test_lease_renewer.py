@@ -365,6 +365,39 @@ def test_a_poll_that_may_have_missed_requests_renews_the_leases() -> None:
     publisher.close()
 
 
+def test_calls_between_two_failed_renewals_do_not_delay_the_warning(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    holder = Holder()
+    leases = LeaseRenewer(holder, 0.2)
+    leases.begin([started(1)])
+    leases.renew_and_release()
+    holder.down = True
+    for _ in range(2):
+        leases.renew_soon()
+        leases.renew_and_release()
+        leases.renew_and_release()  # no lease is due
+        assert leases._failing_since is not None
+        leases._failing_since -= 0.2
+    assert "could not renew the leases of 1 running jobs" in caplog.text
+
+
+def test_a_failed_release_that_is_repeated_begins_no_outage(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    holder = Holder()
+    leases = LeaseRenewer(holder, 3600)
+    leases.begin([started(1)])
+    leases.renew_and_release()
+    leases.end([ended(1)])
+    holder.down = True
+    leases.renew_and_release()
+    holder.down = False
+    leases.renew_and_release()
+    assert leases._failing_since is None
+    assert not caplog.text
+
+
 def test_failing_renewals_are_warned_of_once(caplog: pytest.LogCaptureFixture) -> None:
     holder = Holder()
     leases = always_due(holder)

@@ -75,7 +75,12 @@ const RETRYABLE_CODES: ReadonlySet<string> = new Set([
   "too_many_connections",
 ]);
 
-const NOT_FOUND = "no jobcast server at this path (404): check the url option";
+/** Codes and messages for HTTP statuses after which the client tries again. */
+const RETRYABLE_STATUSES: ReadonlyMap<number, readonly [string, string]> = new Map([
+  [404, ["not_found", "no jobcast server at this path (404): check the url option"]],
+  [429, ["too_many_connections", "the server has too many connections of this address (429)"]],
+  [503, ["unavailable", "the server is full or about to exit, or its proxy cannot reach it (503)"]],
+]);
 const NO_WEBSOCKET =
   "the server answers, but no WebSocket opens: a proxy in front of it has to forward WebSockets";
 
@@ -295,11 +300,13 @@ export class ConnectionManager implements Store<Connection> {
     if (status === 403 && !this.#wasConnected) {
       this.#socket?.disconnect();
       this.#setState("refused", "forbidden", FORBIDDEN);
-    } else if (status === 404) {
-      this.#scheduleRetry("not_found", NOT_FOUND);
-    } else {
-      this.#scheduleRetry(null, `the handshake failed with HTTP status ${status}`);
+      return;
     }
+    const [code, message] = RETRYABLE_STATUSES.get(status) ?? [
+      null,
+      `the handshake failed with HTTP status ${status}`,
+    ];
+    this.#scheduleRetry(code, message);
   }
 
   readonly #retryNow = (): void => {

@@ -321,6 +321,25 @@ describe("a server that rejects the handshake", () => {
     },
   );
 
+  test.each([
+    ["websocket", 503, "unavailable"],
+    ["polling", 503, "unavailable"],
+    ["websocket", 429, "too_many_connections"],
+    ["polling", 429, "too_many_connections"],
+  ] as const)(
+    "reports a server that accepts no connection now: %s, %d",
+    async (transport, answered, code) => {
+      status = answered;
+      const client = connect({ url: url(), transports: [transport] });
+      client.follow("a", () => {});
+      const waiting = await until(client.connection, (it) => it.code === code, "a reason");
+      expect(waiting).toMatchObject({
+        state: "reconnecting",
+        message: expect.stringContaining(`(${answered})`),
+      });
+    },
+  );
+
   // A browser hides the status of a WebSocket handshake; tests/e2e/browser covers that.
   test("is probed with a request that tells whether it accepts the page", async () => {
     status = 400;

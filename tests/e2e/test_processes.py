@@ -12,10 +12,13 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import urlencode
 
+import httpx
 import psutil
 import pytest
 import socketio.exceptions
 
+from jobcast.client import JobClient
+from jobcast.errors import ConnectionRefused
 from jobcast.server.supervisor import WORKER_TIMEOUT
 from tests import jobs
 from tests.conftest import Valkey
@@ -339,4 +342,15 @@ async def test_stopping_process_is_unready_and_refuses_connections(
         with pytest.raises(socketio.exceptions.ConnectionError):
             async with following(server.url, token()):
                 raise AssertionError("the connection was accepted")
+        with pytest.raises(ConnectionRefused, match=r"answered 503.* shutting down") as refused:
+            async with JobClient(server.url, token()):
+                raise AssertionError("the connection was accepted")
+        assert refused.value.code == "unreachable"
+        for transport in ("websocket", "polling"):
+            # A page sends the POST because browsers hide the status of a WebSocket's handshake.
+            for method in ("GET", "POST"):
+                address = f"{server.url}/socket.io/?EIO=4&transport={transport}"
+                response = httpx.request(method, address)
+                assert response.status_code == 503
+                assert "about to exit" in response.json()["message"]
         assert server.stop() in ORDERLY_EXIT

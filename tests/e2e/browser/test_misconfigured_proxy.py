@@ -1,8 +1,9 @@
-"""Pages behind a proxy that does not forward what the server needs. They show the reason."""
+"""Pages that a proxy or a server keeps from connecting. They show the reason."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -13,7 +14,7 @@ from tests.conftest import Valkey
 from tests.e2e.browser.tab import Tab
 from tests.e2e.browser.test_examples import install, serving
 from tests.e2e.test_proxies import nginx
-from tests.support import Server, answers, free_port, running
+from tests.support import Server, answers, free_port, running, wait_for
 
 UPGRADE = 'proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade";'
 HOST = "proxy_set_header Host $http_host;"
@@ -30,6 +31,28 @@ server {{
 """
 
 
+@contextmanager
+def page_behind_nginx(headers: str, server: Server, folder: Path) -> Iterator[str]:
+    """Serve a page and a server from one origin."""
+    install("plain", folder / "page")
+    (folder / "nginx").mkdir()
+    with serving(folder / "page") as page, running(server):
+        site = SITE.format(page=page.url, headers=headers)
+        with running(nginx(site, free_port(), server.port, folder / "nginx")) as proxy:
+            server.ready()
+            proxy.expect(lambda: answers(f"{proxy.url}/index.html"), "page through the proxy")
+            yield proxy.url
+
+
+def assert_shows(reason: str, browser: Browser, url: str, token: str) -> None:
+    tab = Tab(browser.new_page(), url)
+    tab.allow_message(r"WebSocket connection .* failed|status of (400|403|503)")
+    tab.open(f"/?{urlencode({'job': 'any', 'token': token})}")
+    expect(tab.page.get_by_role("status")).to_contain_text(reason)
+    tab.page.close()
+    assert tab.problems == []
+
+
 @pytest.mark.parametrize(
     ("headers", "reason"),
     [
@@ -42,21 +65,16 @@ def test_page_of_the_proxys_origin_shows_what_the_proxy_lacks(
     headers: str, reason: str, browser: Browser, tmp_path: Path, valkey: Valkey,
     token: Callable[..., str],
 ) -> None:  # fmt: skip
-    install("plain", tmp_path / "page")
-    folder = tmp_path / "nginx"
-    folder.mkdir()
-    with (
-        serving(tmp_path / "page") as page,
-        running(Server(tmp_path / "server.log", valkey.url)) as server,
-        running(
-            nginx(SITE.format(page=page.url, headers=headers), free_port(), server.port, folder)
-        ) as proxy,
-    ):
-        server.ready()
-        proxy.expect(lambda: answers(f"{proxy.url}/index.html"), "page through the proxy")
-        tab = Tab(browser.new_page(), proxy.url)
-        tab.allow_message(r"WebSocket connection .* failed|status of 40[03]")
-        tab.open(f"/?{urlencode({'job': 'any', 'token': token('alice')})}")
-        expect(tab.page.get_by_role("status")).to_contain_text(reason)
-        tab.page.close()
-    assert tab.problems == []
+    server = Server(tmp_path / "server.log", valkey.url)
+    with page_behind_nginx(headers, server, tmp_path) as url:
+        assert_shows(reason, browser, url, token("alice"))
+
+
+def test_page_shows_that_the_server_is_about_to_exit(
+    browser: Browser, tmp_path: Path, valkey: Valkey, token: Callable[..., str]
+) -> None:
+    server = Server(tmp_path / "server.log", valkey.url, app="tests.slow_drain_app:create_app")
+    with page_behind_nginx(f"{HOST} {UPGRADE}", server, tmp_path) as url:
+        server.popen.terminate()
+        wait_for(lambda: answers(f"{server.url}/readyz", 503), "unready server")
+        assert_shows("about to exit", browser, url, token("alice"))

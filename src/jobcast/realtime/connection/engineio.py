@@ -33,6 +33,8 @@ from jobcast.realtime.connection.packets import (
 from jobcast.realtime.connection.polling import PollingReader
 from jobcast.realtime.connection.refusals import RefusalLog, shown
 from jobcast.realtime.connection.screening import (
+    DRAINING,
+    DRAINING_RETRY_AFTER,
     Disconnected,
     Refused,
     address_of,
@@ -282,6 +284,7 @@ class EngineIOAdapter:
         try:
             sid = session_of(scope)
             if sid is None:
+                self._check_draining()
                 self._addresses.check(address_of(scope))
             else:
                 self._check_session(sid)
@@ -302,6 +305,15 @@ class EngineIOAdapter:
         except Disconnected:
             return None
         return await self._handle_request(scope, receive, send)
+
+    def _check_draining(self) -> None:
+        """Check that the process accepts connections.
+
+        Raises:
+            Refused: the process is about to shut down.
+        """
+        if self._draining:
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, DRAINING, DRAINING_RETRY_AFTER)
 
     def _check_session(self, sid: str) -> None:
         """Check that a session is open: python-engineio fails if it was just closed.

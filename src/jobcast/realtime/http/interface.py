@@ -22,7 +22,12 @@ from jobcast.errors import TokenError
 from jobcast.events import TERMINAL_STATES, Cursor, JoinAccepted, JoinJob, Left, Refusal
 from jobcast.realtime.connection.http_response import HttpResponse
 from jobcast.realtime.connection.origins import Origins
-from jobcast.realtime.connection.screening import Refused, address_of
+from jobcast.realtime.connection.screening import (
+    DRAINING,
+    DRAINING_RETRY_AFTER,
+    Refused,
+    address_of,
+)
 from jobcast.realtime.connections import Connection
 from jobcast.realtime.http.budgets import SubjectBudget, SubjectBudgets
 from jobcast.realtime.http.cors import REFUSAL_HEADERS, Cors
@@ -59,8 +64,8 @@ STREAM_HEADERS: Final = {
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",  # nginx then passes on each event at once
 }
-DRAINING: Final = Refusal(
-    code="unavailable", message="the server process is about to exit; try again", retry_after=1
+ABOUT_TO_EXIT: Final = Refusal(
+    code="unavailable", message=DRAINING, retry_after=DRAINING_RETRY_AFTER
 )
 
 
@@ -399,7 +404,7 @@ class HttpInterface:
             Problem: the process accepts no further connection.
         """
         if self._hub.draining:
-            raise Problem.of_refusal(DRAINING)
+            raise Problem.of_refusal(ABOUT_TO_EXIT)
         try:
             self._hub.addresses.check(connection.address)
         except Refused as exc:

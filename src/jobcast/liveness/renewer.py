@@ -124,7 +124,6 @@ class LeaseRenewer:
         leases.difference_update(ended)
         if self._sidecar is not None and self._runs_tasks_itself:
             self._sidecar.update(self._running | self._held)
-        is_called = bool(ended or leases)
         try:
             if ended:
                 self._holder.release(ended)
@@ -139,7 +138,8 @@ class LeaseRenewer:
             self._renew_at = now + RETRY_DELAY
         else:
             self._new.clear()
-            if is_called:
+            # A release that succeeds says nothing: some transports only queue it.
+            if leases or not (self._running or self._held):
                 self._failing_since, self._has_warned = None, False
             if due:
                 self._renew_at = now + self._seconds / RENEWALS

@@ -382,7 +382,7 @@ def test_calls_between_two_failed_renewals_do_not_delay_the_warning(
     assert "could not renew the leases of 1 running jobs" in caplog.text
 
 
-def test_a_failed_release_that_is_repeated_begins_no_outage(
+def test_a_repeated_release_that_succeeds_ends_the_outage(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     holder = Holder()
@@ -393,6 +393,39 @@ def test_a_failed_release_that_is_repeated_begins_no_outage(
     holder.down = True
     leases.renew_and_release()
     holder.down = False
+    leases.renew_and_release()
+    assert leases._failing_since is None
+    assert not caplog.text
+
+
+def test_releases_that_succeed_do_not_delay_the_warning(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    holder = Holder()
+    monkeypatch.setattr(holder, "release", lambda _: None)
+    leases = LeaseRenewer(holder, 0.2)
+    leases.begin([started(n) for n in range(3)])
+    leases.renew_and_release()
+    holder.down = True
+    for number in range(2):
+        leases.renew_soon()
+        leases.renew_and_release()
+        leases.end([ended(number)])
+        leases.renew_and_release()
+        assert leases._failing_since is not None
+        leases._failing_since -= 0.2
+    assert "could not renew the leases of" in caplog.text
+
+
+def test_an_outage_ends_with_the_last_run(caplog: pytest.LogCaptureFixture) -> None:
+    holder = Holder()
+    leases = LeaseRenewer(holder, 3600)
+    elsewhere = {lease_of(1)}
+    leases.elsewhere = lambda: elsewhere
+    holder.down = True
+    leases.renew_and_release()
+    elsewhere.clear()
+    leases.renew_soon()
     leases.renew_and_release()
     assert leases._failing_since is None
     assert not caplog.text

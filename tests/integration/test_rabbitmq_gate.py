@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from jobcast.transports import canary
 from jobcast.transports.amqp import gate
 from jobcast.transports.amqp.gate import Gate
 from jobcast.transports.amqp.names import Names
@@ -26,7 +27,7 @@ from tests.support.rabbitmq_pipeline import (
 
 NAMES = Names()
 NEVER = 3600.0  # seconds
-PACE = 0.01  # seconds between lines
+PACE = 0.03  # seconds between lines
 DELETED = pytest.mark.parametrize(
     "exchanges",
     [[NAMES.events], [NAMES.servers], [NAMES.events, NAMES.servers, NAMES.bus]],
@@ -54,6 +55,12 @@ async def wait_all(*pipes: Pipeline) -> None:
         await pipe.wait_received()
         # Each process receives the events of all jobs.
         await eventually(pipe.has_all, "all lines, and a relay that is ready")
+
+
+def lines_in(pipe: Pipeline, job_id: str) -> int:
+    """Return the number of a job's lines in the record of this process."""
+    events = pipe.source._records.snapshot(job_id, None).events
+    return sum('"job_log"' in event.packet for event in events)
 
 
 def epochs(pipe: Pipeline) -> int:
@@ -92,16 +99,28 @@ async def test_deleted_exchanges_lose_no_event_of_a_busy_publisher(
             with publishing(pipe), publishing(other):
                 caplog.clear()
                 await delete(rabbitmq, exchanges)
-                # The process that is first to notice may repair all before the others notice.
+                # The first process to notice may repair every exchange before the others notice.
                 await wait_routed(rabbitmq, NAMES.events)
                 assert "binding the queue again" in caplog.text
+                await eventually(
+                    lambda: pipe.relay.ready and other.relay.ready, "processes that are ready"
+                )
             await wait_all(pipe, other)
+            await eventually(
+                lambda: lines_in(pipe, other.job.job_id) == other.published, "the other job's lines"
+            )
+            # The first line precedes the other process.
+            await eventually(
+                lambda: lines_in(other, pipe.job.job_id) == pipe.published - 1, "the job's lines"
+            )
 
 
 async def test_event_after_the_repair_of_the_events_exchange_reaches_a_process_that_is_busy(
-    rabbitmq: RabbitMQ,
+    rabbitmq: RabbitMQ, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The publisher is silent while the exchange is missing."""
+    # The process that is held may send canaries, and would reconnect after several.
+    monkeypatch.setattr(canary, "UNANSWERED", 10_000)
     async with open_pipeline(rabbitmq.url) as pipe, open_pipeline(rabbitmq.url) as other:
         before = epochs(pipe), epochs(other)
         with held(other):

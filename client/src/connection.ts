@@ -75,10 +75,10 @@ const RETRYABLE_CODES: ReadonlySet<string> = new Set([
   "too_many_connections",
 ]);
 
-/** Codes and messages for HTTP statuses after which the client tries again. */
-const RETRYABLE_STATUSES: ReadonlyMap<number, readonly [string, string]> = new Map([
+/** Codes and messages for HTTP statuses of a failed handshake. */
+const STATUS_REASONS: ReadonlyMap<number, readonly [string, string]> = new Map([
   [404, ["not_found", "no jobcast server at this path (404): check the url option"]],
-  [429, ["too_many_connections", "the server has too many connections of this address (429)"]],
+  [429, ["too_many_connections", "too many connections or requests from this address (429)"]],
   [503, ["unavailable", "the server is full or about to exit, or its proxy cannot reach it (503)"]],
 ]);
 const NO_WEBSOCKET =
@@ -302,7 +302,7 @@ export class ConnectionManager implements Store<Connection> {
       this.#setState("refused", "forbidden", FORBIDDEN);
       return;
     }
-    const [code, message] = RETRYABLE_STATUSES.get(status) ?? [
+    const [code, message] = STATUS_REASONS.get(status) ?? [
       null,
       `the handshake failed with HTTP status ${status}`,
     ];

@@ -109,6 +109,7 @@ class ConnectionRefused(ClientError):
     ``code`` is the server's code, or one of the client's:
 
     - ``unreachable``, ``forbidden`` or ``not_found``: no connection could be opened;
+    - ``unavailable`` or ``too_many_connections``: the server accepts no connection now;
     - ``token_unavailable``: the application's token function failed; its exception is the cause;
     - ``closed``: the client is not open.
     """

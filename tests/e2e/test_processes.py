@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 import os
 import signal
 import sys
@@ -12,6 +14,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from urllib.parse import urlencode
 
+import aiohttp
 import httpx
 import psutil
 import pytest
@@ -26,6 +29,7 @@ from tests.e2e.reconnecting import ReconnectingClient, reconnecting
 from tests.e2e.stock import stock_client
 from tests.support import (
     SECRET,
+    TIMEOUT,
     Process,
     Server,
     Worker,
@@ -342,15 +346,58 @@ async def test_stopping_process_is_unready_and_refuses_connections(
         with pytest.raises(socketio.exceptions.ConnectionError):
             async with following(server.url, token()):
                 raise AssertionError("the connection was accepted")
-        with pytest.raises(ConnectionRefused, match=r"answered 503.* shutting down") as refused:
+        with pytest.raises(ConnectionRefused, match=r"answered 503.* about to exit") as refused:
             async with JobClient(server.url, token()):
                 raise AssertionError("the connection was accepted")
-        assert refused.value.code == "unreachable"
+        assert refused.value.code == "unavailable"
         for transport in ("websocket", "polling"):
             # A page sends the POST because browsers hide the status of a WebSocket's handshake.
             for method in ("GET", "POST"):
                 address = f"{server.url}/socket.io/?EIO=4&transport={transport}"
-                response = httpx.request(method, address)
-                assert response.status_code == 503
+                response = await asyncio.to_thread(httpx.request, method, address, timeout=TIMEOUT)
+                assert (response.status_code, response.headers["retry-after"]) == (503, "1")
                 assert "about to exit" in response.json()["message"]
         assert server.stop() in ORDERLY_EXIT
+
+
+async def test_stopping_process_serves_its_sessions_and_closes_those_without_a_client(
+    valkey: Valkey, token: Token, tmp_path: Path
+) -> None:
+    server = Server(
+        tmp_path / "log", valkey.url, {"JOBCAST_HANDSHAKE_TIMEOUT": "300"},
+        app="tests.slow_drain_app:create_app",
+    )  # fmt: skip
+    with running(server):
+        server.ready()
+        engine = f"{server.url}/socket.io/?EIO=4&transport="
+        timeout = aiohttp.ClientTimeout(TIMEOUT)
+        async with aiohttp.ClientSession(timeout=timeout, raise_for_status=True) as http:
+            silent = await http.ws_connect(f"{engine}websocket")
+            assert (await silent.receive_str()).startswith("0")
+            async with http.get(f"{engine}polling") as opened:
+                session = json.loads((await opened.text())[1:])["sid"]
+            polling = f"{engine}polling&sid={session}"
+            async with http.post(polling, data=f"40{json.dumps({'token': token()})}"):
+                pass
+            received = await poll(http, polling, until='"hello"')
+            assert received.startswith("40")
+
+            server.popen.terminate()
+            await eventually(lambda: answers(f"{server.url}/readyz", 503), "unready server")
+            assert (await silent.receive(TIMEOUT)).type is aiohttp.WSMsgType.CLOSE
+            async with http.post(polling, data='420["join_job",{"job_id":"any"}]'):
+                pass
+            await poll(http, polling, until="430[")
+            async with http.ws_connect(f"{engine}websocket&sid={session}") as upgraded:
+                await upgraded.send_str("2probe")
+                assert await upgraded.receive_str(timeout=TIMEOUT) == "3probe"
+        assert server.stop() in ORDERLY_EXIT
+
+
+async def poll(http: aiohttp.ClientSession, address: str, *, until: str) -> str:
+    """Poll until a text arrives. Return all answers."""
+    received = ""
+    while until not in received:
+        async with http.get(address) as answer:
+            received += await answer.text()
+    return received

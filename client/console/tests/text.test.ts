@@ -189,6 +189,18 @@ describe("the connection text", () => {
     expect(problem?.text).toMatch(/proxy has to forward WebSockets.*3 attempts so far/);
   });
 
+  it.each(["unavailable", "too_many_connections"])(
+    "shows why the server accepts no connection: %s",
+    (code) => {
+      const { problem } = connectionText(
+        connection({ state: "reconnecting", code, message: "it is about to exit", attempts: 3 }),
+        true,
+      );
+      expect(problem?.title).toBe("The server accepts no connection now.");
+      expect(problem?.text).toMatch(/it is about to exit\..*3 attempts so far/);
+    },
+  );
+
   it("trusts an open connection more than the browser's offline state", () => {
     expect(connectionText(connection({}), false).state).toBe("connected");
     expect(connectionText(connection({ state: "reconnecting" }), false).state).toBe("offline");

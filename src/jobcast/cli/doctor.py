@@ -38,7 +38,7 @@ ANSWERS = {
     " JOBCAST_MAX_CONNECTIONS_PER_ADDRESS and the limits of a proxy in front of it, and try again"
     " later",
     502: "a proxy in front of the server does not reach it: is `jobcast serve` running?",
-    503: "the server is full (JOBCAST_MAX_CONNECTIONS) or about to end, or a proxy in front of it"
+    503: "the server is full (JOBCAST_MAX_CONNECTIONS) or about to exit, or a proxy in front of it"
     " does not reach it; see their logs, and try again later",
     504: "a proxy in front of the server got no answer from it in time; see the server's log",
 }

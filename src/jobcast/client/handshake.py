@@ -14,11 +14,13 @@ from jobcast.masking import mask_url
 STATUS_HINTS: Final = {
     403: ("forbidden", "is the path of its URL right, and does it let this client in?"),
     404: ("not_found", "is the path of its URL right?"),
-    429: ("unreachable", "this address has too many connections; try again later"),
+    429: ("too_many_connections", "this address has too many connections; try again later"),
+    502: ("unreachable", "a proxy in front of it does not reach it: does it run?"),
     503: (
-        "unreachable",
-        "it is full or shutting down, or its proxy cannot reach it; try again later",
+        "unavailable",
+        "it is full or about to exit, or its proxy does not reach it; try again later",
     ),
+    504: ("unreachable", "a proxy in front of it got no answer from it in time"),
 }
 
 

@@ -211,7 +211,7 @@ class Gateway:
         Args:
             seconds: the maximum time over which to spread the closing of connections.
         """
-        self.guard.refuse_new()
+        await self.guard.refuse_new()
         await self.hub.drain(seconds)
 
     async def aclose(self) -> None:

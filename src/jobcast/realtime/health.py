@@ -8,6 +8,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from jobcast.realtime import metrics
+from jobcast.realtime.connection.screening import DRAINING_MESSAGE
 from jobcast.realtime.gateway import Gateway
 
 
@@ -24,7 +25,8 @@ def health_routes(gateway: Gateway) -> list[Route]:
     async def readyz(_: Request) -> JSONResponse:
         if gateway.ready:
             return JSONResponse({"status": "ready"})
-        return JSONResponse({"status": gateway.relay.problem or "ending"}, status_code=503)
+        status = gateway.relay.problem or DRAINING_MESSAGE
+        return JSONResponse({"status": status}, status_code=503)
 
     return [Route("/healthz", healthz), Route("/readyz", readyz)]
 

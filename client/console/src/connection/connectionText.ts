@@ -78,6 +78,12 @@ function interruption(code: string | null, message: string | null) {
         title: "The server answers, but no WebSocket opens.",
         text: `Its proxy has to forward WebSockets. ${STALE}`,
       };
+    case "unavailable":
+    case "too_many_connections":
+      return {
+        title: "The server accepts no connection now.",
+        text: `${serverMessage(message)}${STALE}`,
+      };
     default:
       return { title: "The connection was lost. Reconnecting…", text: STALE };
   }

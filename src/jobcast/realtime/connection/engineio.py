@@ -33,7 +33,7 @@ from jobcast.realtime.connection.packets import (
 from jobcast.realtime.connection.polling import PollingReader
 from jobcast.realtime.connection.refusals import RefusalLog, shown
 from jobcast.realtime.connection.screening import (
-    DRAINING,
+    DRAINING_MESSAGE,
     DRAINING_RETRY_AFTER,
     Disconnected,
     Refused,
@@ -232,9 +232,11 @@ class EngineIOAdapter:
             self._unauthenticated.stop(oldest)
             self.cut(oldest)
 
-    def refuse_new(self) -> None:
-        """Refuse new connections, because the process is about to shut down."""
+    async def refuse_new(self) -> None:
+        """Refuse new connections, and close those that are not connected to any namespace yet."""
         self._draining = True
+        for eio_sid in self._not_connected():
+            await self.close(eio_sid)
 
     async def end(self, eio_sid: str) -> None:
         """Close a connection without waiting for its client to read the close packet."""
@@ -260,7 +262,7 @@ class EngineIOAdapter:
 
     async def aclose(self) -> None:
         """Cut the connections that have not authenticated, and wait until all have closed."""
-        for eio_sid in list(self._unauthenticated):
+        for eio_sid in self._not_connected():
             self.cut(eio_sid)
         self._unauthenticated.clear()
         await self._tasks.wait()
@@ -310,10 +312,10 @@ class EngineIOAdapter:
         """Check that the process accepts connections.
 
         Raises:
-            Refused: the process is about to shut down.
+            Refused: the process is about to exit.
         """
         if self._draining:
-            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, DRAINING, DRAINING_RETRY_AFTER)
+            raise Refused(HTTPStatus.SERVICE_UNAVAILABLE, DRAINING_MESSAGE, DRAINING_RETRY_AFTER)
 
     def _check_session(self, sid: str) -> None:
         """Check that a session is open: python-engineio fails if it was just closed.
@@ -411,6 +413,10 @@ class EngineIOAdapter:
             if isinstance(socket.queue.sink, WebSocket):
                 socket.queue.sink.expect_end()
         await self._disconnect(eio_sid, reason)
+
+    def _not_connected(self) -> list[str]:
+        """Return the connections that are not connected to any namespace yet."""
+        return [sid for sid in self._unauthenticated if not self._is_connected(sid)]
 
     def _is_connected(self, eio_sid: str) -> bool:
         """Return whether a client is connected to any namespace."""

@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 METHODS: Final = frozenset({"GET", "POST", "OPTIONS"})
 MAX_QUERY: Final = 2048  # bytes
-DRAINING: Final = "the server process is about to exit; try again"
+DRAINING_MESSAGE: Final = "the server process is about to exit; try again"
 DRAINING_RETRY_AFTER: Final = 1  # seconds; another process may accept the connection at once
 ADDRESSES_CACHED: Final = 1024  # a connection asks for its address several times
 

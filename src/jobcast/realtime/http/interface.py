@@ -23,7 +23,7 @@ from jobcast.events import TERMINAL_STATES, Cursor, JoinAccepted, JoinJob, Left,
 from jobcast.realtime.connection.http_response import HttpResponse
 from jobcast.realtime.connection.origins import Origins
 from jobcast.realtime.connection.screening import (
-    DRAINING,
+    DRAINING_MESSAGE,
     DRAINING_RETRY_AFTER,
     Refused,
     address_of,
@@ -64,8 +64,8 @@ STREAM_HEADERS: Final = {
     "Cache-Control": "no-cache, no-transform",
     "X-Accel-Buffering": "no",  # nginx then passes on each event at once
 }
-ABOUT_TO_EXIT: Final = Refusal(
-    code="unavailable", message=DRAINING, retry_after=DRAINING_RETRY_AFTER
+DRAINING_REFUSAL: Final = Refusal(
+    code="unavailable", message=DRAINING_MESSAGE, retry_after=DRAINING_RETRY_AFTER
 )
 
 
@@ -404,7 +404,7 @@ class HttpInterface:
             Problem: the process accepts no further connection.
         """
         if self._hub.draining:
-            raise Problem.of_refusal(ABOUT_TO_EXIT)
+            raise Problem.of_refusal(DRAINING_REFUSAL)
         try:
             self._hub.addresses.check(connection.address)
         except Refused as exc:

@@ -446,7 +446,7 @@ def test_doctor_reports_why_a_server_is_not_ready(valkey: Valkey) -> None:
     [
         (429, "this address has too many connections or requests"),
         (502, "a proxy in front of the server does not reach it"),
-        (503, "the server is full (JOBCAST_MAX_CONNECTIONS) or about to end"),
+        (503, "the server is full (JOBCAST_MAX_CONNECTIONS) or about to exit"),
         (504, "a proxy in front of the server got no answer from it in time"),
     ],
 )

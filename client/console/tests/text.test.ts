@@ -197,7 +197,7 @@ describe("the connection text", () => {
         true,
       );
       expect(problem?.title).toBe("The server accepts no connection now.");
-      expect(problem?.text).toMatch(/it is about to exit\..*3 attempts so far/);
+      expect(problem?.text).toMatch(/^It is about to exit\. .*3 attempts so far/);
     },
   );
 

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Locator, expect
 
 from tests.conftest import Valkey
 from tests.e2e.browser.tab import Tab
-from tests.support import Server, running
+from tests.support import Server, answers, running, wait_for
 
 Token = Callable[..., str]
 OpenTab = Callable[..., Tab]
@@ -21,7 +21,10 @@ OpenTab = Callable[..., Tab]
 @pytest.fixture
 def server(tmp_path: Path, own_valkey: Valkey) -> Iterator[Server]:
     env = {"JOBCAST_CONSOLE": "/console"}
-    with running(Server(tmp_path / "server.log", own_valkey.url, env)) as server:
+    server = Server(
+        tmp_path / "server.log", own_valkey.url, env, app="tests.slow_drain_app:create_app"
+    )
+    with running(server):
         yield server.ready()
 
 
@@ -99,6 +102,17 @@ def test_header_of_a_phone_has_room_for_the_user_and_the_status(
     assert is_whole(status)
     expect(tab.page.get_by_role("button", name="Sign out")).to_be_in_viewport(ratio=1)
     assert tab.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+def test_console_of_a_server_that_is_about_to_exit_tells_so(
+    server: Server, open_tab: OpenTab
+) -> None:
+    server.popen.terminate()
+    wait_for(lambda: answers(f"{server.url}/readyz", 503), "unready server")
+    tab = open_tab("ada")
+    banner = tab.page.get_by_role("region", name="Connection")
+    expect(banner).to_contain_text("The server accepts no connection now.")
+    expect(banner).to_contain_text("about to exit")
 
 
 def is_whole(text: Locator) -> bool:

@@ -82,7 +82,7 @@ function interruption(code: string | null, message: string | null) {
     case "too_many_connections":
       return {
         title: "The server accepts no connection now.",
-        text: `${serverMessage(message)}${STALE}`,
+        text: `${message ? sentence(message.charAt(0).toUpperCase() + message.slice(1)) : ""}${STALE}`,
       };
     default:
       return { title: "The connection was lost. Reconnecting…", text: STALE };
@@ -100,7 +100,12 @@ function forbiddenPage(): { readonly title: string; readonly text: string } {
 }
 
 function serverMessage(message: string | null): string {
-  return message ? `Message of the server: ${message}${/[.!?]$/.test(message) ? "" : "."} ` : "";
+  return message ? `Message of the server: ${sentence(message)}` : "";
+}
+
+/** Return a text with a full stop and a space. */
+function sentence(text: string): string {
+  return `${text}${/[.!?]$/.test(text) ? "" : "."} `;
 }
 
 const online: Store<boolean> = {

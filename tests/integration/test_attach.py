@@ -259,6 +259,20 @@ async def test_revocation_lost_in_an_interruption_is_read_after_it(
         await gateway.aclose()
 
 
+async def test_clients_of_the_application_outlive_the_gateway() -> None:
+    sio = socketio.AsyncServer(async_mode="asgi")
+    sio.on("echo", lambda _, text: text)
+    settings = Settings(url=f"memory://{new_id()}", jwt_secret=SECRET)
+    gateway = attach(sio, settings, namespace="/jobs")
+    async with serve_app(socketio.ASGIApp(sio)) as url, aiohttp.ClientSession() as http:
+        client = socketio.AsyncClient(reconnection=False, http_session=http)
+        await client.connect(url, transports=["websocket"])
+        gateway.start()
+        await gateway.aclose()
+        assert await client.call("echo", "hello", timeout=TIMEOUT) == "hello"
+        await client.disconnect()
+
+
 async def test_unauthenticated_connection_never_reaches_the_application(
     settings: Settings,
 ) -> None:

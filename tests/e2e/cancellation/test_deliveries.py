@@ -98,6 +98,8 @@ async def test_a_job_that_is_sent_again_runs(here: Harness) -> None:
     here.send(jobs.runs, task_id=job_id)
     await here.wait_state(job_id, "SUCCESS")
     await eventually(lambda: here.steps(job_id) == ["ran"], "the second run")
+    # The result is in Celery's backend before the ending is published.
+    await eventually(lambda: here.alice.transcript.of(job_id, "job_complete"), "the second ending")
     assert (await here.alice.join(job_id))["status"] == "complete"
 
 

@@ -29,6 +29,7 @@ from tests.e2e.reconnecting import ReconnectingClient, reconnecting
 from tests.e2e.stock import stock_client
 from tests.support import (
     SECRET,
+    SLOW_DRAIN,
     TIMEOUT,
     Process,
     Server,
@@ -336,12 +337,9 @@ async def test_shutdown_drains_clients_of_every_kind(
 async def test_stopping_process_is_unready_and_refuses_connections(
     valkey: Valkey, token: Token, tmp_path: Path
 ) -> None:
-    with running(
-        Server(tmp_path / "log", valkey.url, app="tests.slow_drain_app:create_app")
-    ) as server:
+    with running(Server(tmp_path / "log", valkey.url, app=SLOW_DRAIN)) as server:
         server.ready()
-        server.popen.terminate()
-        await eventually(lambda: answers(f"{server.url}/readyz", 503), "unready server")
+        server.drain()
         assert answers(f"{server.url}/healthz")
         with pytest.raises(socketio.exceptions.ConnectionError):
             async with following(server.url, token()):
@@ -365,7 +363,7 @@ async def test_stopping_process_serves_its_sessions_and_closes_those_without_a_c
 ) -> None:
     server = Server(
         tmp_path / "log", valkey.url, {"JOBCAST_HANDSHAKE_TIMEOUT": "300"},
-        app="tests.slow_drain_app:create_app",
+        app=SLOW_DRAIN,
     )  # fmt: skip
     with running(server):
         server.ready()
@@ -382,8 +380,7 @@ async def test_stopping_process_serves_its_sessions_and_closes_those_without_a_c
             received = await poll(http, polling, until='"hello"')
             assert received.startswith("40")
 
-            server.popen.terminate()
-            await eventually(lambda: answers(f"{server.url}/readyz", 503), "unready server")
+            server.drain()
             assert (await silent.receive(TIMEOUT)).type is aiohttp.WSMsgType.CLOSE
             async with http.post(polling, data='420["join_job",{"job_id":"any"}]'):
                 pass

@@ -196,6 +196,9 @@ def answers(url: str, status: int = 200, context: ssl.SSLContext | None = None) 
         return False
 
 
+SLOW_DRAIN = "tests.slow_drain_app:create_app"
+
+
 class Server(Process):
     """The Socket.IO process, as ``jobcast serve`` runs it."""
 
@@ -217,6 +220,11 @@ class Server(Process):
     def ready(self) -> Server:
         self.expect(lambda: answers(f"{self.url}/readyz"), "response of /readyz")
         return self
+
+    def drain(self) -> None:
+        """Begin to drain. The application should be ``SLOW_DRAIN``, which goes on draining."""
+        self.popen.terminate()
+        self.expect(lambda: answers(f"{self.url}/readyz", 503), "unready server")
 
 
 class Worker(Process):

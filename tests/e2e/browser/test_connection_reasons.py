@@ -14,7 +14,7 @@ from tests.conftest import Valkey
 from tests.e2e.browser.tab import Tab
 from tests.e2e.browser.test_examples import install, serving
 from tests.e2e.test_proxies import nginx
-from tests.support import Server, answers, free_port, running, wait_for
+from tests.support import SLOW_DRAIN, Server, answers, free_port, running
 
 UPGRADE = 'proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection "upgrade";'
 HOST = "proxy_set_header Host $http_host;"
@@ -74,8 +74,7 @@ def test_page_of_the_proxys_origin_shows_what_the_proxy_lacks(
 def test_page_shows_that_the_server_is_about_to_exit(
     browser: Browser, tmp_path: Path, valkey: Valkey, token: Callable[..., str]
 ) -> None:
-    server = Server(tmp_path / "server.log", valkey.url, app="tests.slow_drain_app:create_app")
+    server = Server(tmp_path / "server.log", valkey.url, app=SLOW_DRAIN)
     with page_behind_nginx(f"{HOST} {UPGRADE}", server, tmp_path) as url:
-        server.popen.terminate()
-        wait_for(lambda: answers(f"{server.url}/readyz", 503), "unready server")
+        server.drain()
         assert_shows("about to exit", browser, url, token("alice"), "503")

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Locator, expect
 
 from tests.conftest import Valkey
 from tests.e2e.browser.tab import Tab
-from tests.support import Server, answers, running, wait_for
+from tests.support import SLOW_DRAIN, Server, running
 
 Token = Callable[..., str]
 OpenTab = Callable[..., Tab]
@@ -21,9 +21,7 @@ OpenTab = Callable[..., Tab]
 @pytest.fixture
 def server(tmp_path: Path, own_valkey: Valkey) -> Iterator[Server]:
     env = {"JOBCAST_CONSOLE": "/console"}
-    server = Server(
-        tmp_path / "server.log", own_valkey.url, env, app="tests.slow_drain_app:create_app"
-    )
+    server = Server(tmp_path / "server.log", own_valkey.url, env, app=SLOW_DRAIN)
     with running(server):
         yield server.ready()
 
@@ -107,8 +105,7 @@ def test_header_of_a_phone_has_room_for_the_user_and_the_status(
 def test_console_of_a_server_that_is_about_to_exit_tells_so(
     server: Server, open_tab: OpenTab
 ) -> None:
-    server.popen.terminate()
-    wait_for(lambda: answers(f"{server.url}/readyz", 503), "unready server")
+    server.drain()
     tab = open_tab("ada")
     banner = tab.page.get_by_role("region", name="Connection")
     expect(banner).to_contain_text("The server accepts no connection now.")

@@ -1,7 +1,7 @@
 /** Texts for the state of the connection. */
 
 import type { Connection, Store } from "@jobcast/client";
-import { pluralize } from "../lib/formatNumber";
+import { pluralize, upperFirst } from "../lib/formatNumber";
 import { useStore } from "../lib/useStore";
 
 export interface ConnectionStatus {
@@ -82,7 +82,7 @@ function interruption(code: string | null, message: string | null) {
     case "too_many_connections":
       return {
         title: "The server accepts no connection now.",
-        text: `${message ? sentence(message.charAt(0).toUpperCase() + message.slice(1)) : ""}${STALE}`,
+        text: `${message ? sentence(upperFirst(message)) : ""}${STALE}`,
       };
     default:
       return { title: "The connection was lost. Reconnecting…", text: STALE };

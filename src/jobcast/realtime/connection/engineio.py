@@ -261,7 +261,7 @@ class EngineIOAdapter:
             self._tasks.spawn(self._end_long_poll(socket))
 
     async def aclose(self) -> None:
-        """Cut the connections that have not authenticated, and wait until all have closed."""
+        """Cut the connections to no namespace, and wait until all have closed."""
         for eio_sid in self._not_connected():
             self.cut(eio_sid)
         self._unauthenticated.clear()
